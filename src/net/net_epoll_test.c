@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT
+#include "net/net_epoll.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "loop/loop.h"
+#include "net/net.h"
+
+#define MS UINT64_C(1000000)
+
+static struct loop *l;
+static struct net *n;
+static struct net_conn conn; /* the last that was accepted */
+static struct net_addr last_peer, last_local;
+static unsigned n_data, n_closed, n_accepted;
+static size_t n_bytes;
+
+static void on_data(struct net_conn *c, uint8_t *data, size_t len)
+{
+    n_data++;
+    n_bytes += len;
+}
+static void on_writable(struct net_conn *c)
+{
+}
+static void on_closed(struct net_conn *c, int err)
+{
+    n_closed++;
+}
+static const struct net_conn_ops conn_ops = {.data = on_data, .writable = on_writable, .closed = on_closed};
+
+static struct net_conn *on_accepted(struct net_listener *li, const struct net_addr *peer,
+                                    const struct net_addr *local)
+{
+    n_accepted++;
+    last_peer = *peer;
+    last_local = *local;
+    if (net_conn_is_open(&conn))
+        return NULL;
+    conn = (struct net_conn){.ops = &conn_ops};
+    return &conn;
+}
+static void on_accept_failed(struct net_listener *li, int err)
+{
+    fail();
+}
+static const struct net_listener_ops listener_ops = {.accepted = on_accepted,
+                                                     .accept_failed = on_accept_failed};
+
+static int setup(void **state)
+{
+    int err = 0;
+    n_data = n_closed = n_accepted = 0;
+    n_bytes = 0;
+    conn = (struct net_conn){0};
+    l = loop_new(&loop_clock_monotonic, 10 * MS);
+    n = net_epoll_new(l, &err);
+    return n == NULL;
+}
+
+static int teardown(void **state)
+{
+    if (net_conn_is_open(&conn))
+        net_close(n, &conn, true);
+    net_free(n);
+    loop_free(l);
+    return 0;
+}
+
+static void turns_until_accepted(unsigned count)
+{
+    for (unsigned i = 0; i < 1000 && n_accepted < count; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_accepted, count);
+}
+
+static int connect_socket(const struct net_addr *a)
+{
+    struct sockaddr_in in = {
+        .sin_family = AF_INET, .sin_port = htons(a->port), .sin_addr.s_addr = htonl(0x7f000001)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+    return fd;
+}
+
+static void accepted_sockets_have_nodelay_and_keepalive_from_the_listener(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct net_addr a;
+    int on = 0;
+    socklen_t len = sizeof(on);
+
+    assert_int_equal(net_addr_parse("0.0.0.0:0", &a), 0);
+    assert_int_equal(net_listen(n, &li, &a, 16), 0);
+    assert_int_equal(net_listener_addr(n, &li, &a), 0);
+    int fd = connect_socket(&a);
+    turns_until_accepted(1);
+    assert_int_equal(getsockopt(conn.handle - 1, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    assert_int_not_equal(on, 0);
+    on = 0;
+    assert_int_equal(getsockopt(conn.handle - 1, SOL_SOCKET, SO_KEEPALIVE, &on, &len), 0);
+    assert_int_not_equal(on, 0);
+    assert_int_equal(getsockopt(conn.handle - 1, IPPROTO_TCP, TCP_KEEPIDLE, &on, &len), 0);
+    assert_in_range(on, 10, 120);
+    assert_int_equal(last_local.port, a.port);
+    close(fd);
+    net_listener_close(n, &li);
+}
+
+static void a_listener_for_all_addresses_takes_v4_as_v4(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct net_addr a;
+    char buf[NET_ADDR_STRLEN];
+
+    assert_int_equal(net_addr_parse("[::]:0", &a), 0);
+    int r = net_listen(n, &li, &a, 16);
+    if (r == -EAFNOSUPPORT || r == -EADDRNOTAVAIL) { /* a machine without IPv6 */
+        assert_int_equal(socket(AF_INET6, SOCK_STREAM, 0), -1);
+        return;
+    }
+    assert_int_equal(r, 0);
+    assert_int_equal(net_listener_addr(n, &li, &a), 0);
+    int fd = connect_socket(&a);
+    turns_until_accepted(1);
+    assert_string_equal(net_addr_format_ip(&last_peer, buf, sizeof(buf)), "127.0.0.1");
+    close(fd);
+    net_listener_close(n, &li);
+}
+
+/* Two processes of a node wait for the same socket: each connection reaches one of them; closing a listener
+ * leaves the socket to the others. */
+static void a_descriptor_can_be_shared_and_stays_the_callers(void **state)
+{
+    struct loop *l2 = loop_new(&loop_clock_monotonic, 10 * MS);
+    struct net *n2 = net_epoll_new(l2, NULL);
+    struct net_listener one = {.ops = &listener_ops}, two = {.ops = &listener_ops};
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    socklen_t len = sizeof(in);
+    int listening = socket(AF_INET, SOCK_STREAM, 0); /* blocking: must not matter */
+    struct net_addr a;
+
+    assert_int_equal(bind(listening, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(listening, 16), 0);
+    assert_int_equal(net_listen_fd(n, &one, listening), 0);
+    int copy = dup(listening);
+    assert_int_equal(net_listen_fd(n2, &two, copy), 0);
+    net_listener_addr(n, &one, &a);
+    int fd = connect_socket(&a);
+    for (unsigned i = 0; i < 100 && n_accepted == 0; i++) {
+        loop_turn(l, MS);
+        loop_turn(l2, MS);
+    }
+    assert_int_equal(n_accepted, 1);
+    net_close(net_conn_is_open(&conn) ? n : n2, &conn, true);
+    close(fd);
+
+    net_listener_close(n, &one);
+    fd = connect_socket(&a);
+    loop_turn(l, 10 * MS);
+    assert_int_equal(n_accepted, 1);
+    for (unsigned i = 0; i < 100 && n_accepted == 1; i++)
+        loop_turn(l2, MS);
+    assert_int_equal(n_accepted, 2);
+    net_close(n2, &conn, true);
+    close(fd);
+    net_listener_close(n2, &two);
+    assert_int_equal(close(copy), 0);
+    assert_int_equal(close(listening), 0);
+    net_free(n2);
+    loop_free(l2);
+}
+
+static void a_unix_socket_can_be_listened_on(void **state)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "\0net_epoll_test"};
+    struct net_listener li = {.ops = &listener_ops};
+    int listening = socket(AF_UNIX, SOCK_STREAM, 0), fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(un.sun_path + 1, sizeof(un.sun_path) - 1, "net_epoll_test.%d", (int)getpid());
+    assert_int_equal(bind(listening, (struct sockaddr *)&un, sizeof(un)), 0);
+    assert_int_equal(listen(listening, 16), 0);
+    assert_int_equal(net_listen_fd(n, &li, listening), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+    turns_until_accepted(1);
+    assert_int_equal(last_peer.family, AF_UNIX);
+    assert_int_equal(write(fd, "abc", 3), 3);
+    close(fd);
+    for (unsigned i = 0; i < 100 && n_closed == 0; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_bytes, 3);
+    assert_int_equal(n_closed, 1);
+    net_listener_close(n, &li);
+    close(listening);
+}
+
+struct pipe_watch {
+    struct net_watch w;
+    int fd;
+    unsigned n;
+};
+
+static void read_one(struct net_watch *w)
+{
+    struct pipe_watch *p = (struct pipe_watch *)w;
+    char c;
+    p->n++;
+    assert_int_equal(read(p->fd, &c, 1), 1);
+}
+
+static void a_watch_tells_of_other_descriptors(void **state)
+{
+    int fds[2];
+    struct pipe_watch p = {.w.readable = read_one};
+
+    assert_int_equal(pipe(fds), 0);
+    p.fd = fds[0];
+    assert_int_equal(net_epoll_watch_add(n, &p.w, fds[0]), 0);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 0);
+    assert_int_equal(write(fds[1], "ab", 2), 2);
+    loop_turn(l, MS);
+    loop_turn(l, MS);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 2);
+    assert_int_equal(write(fds[1], "c", 1), 1);
+    net_epoll_watch_remove(n, &p.w);
+    net_epoll_watch_remove(n, &p.w);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 2);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void the_wait_is_rounded_up_not_down(void **state)
+{
+    uint64_t before_ns = loop_clock_ns(l);
+    loop_turn(l, 1500000);
+    assert_true(loop_clock_ns(l) - before_ns >= 1500000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(accepted_sockets_have_nodelay_and_keepalive_from_the_listener, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_listener_for_all_addresses_takes_v4_as_v4, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_descriptor_can_be_shared_and_stays_the_callers, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_unix_socket_can_be_listened_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_watch_tells_of_other_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_wait_is_rounded_up_not_down, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

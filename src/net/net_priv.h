@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+/* For implementers of net.h: what a back end provides. Each puts struct net first in a struct of its own.
+ * net.c hands every call on; the contract of each function is that of net.h. */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "net/net.h"
+
+struct net_ops {
+    void (*free)(struct net *n);
+    int (*listen_fd)(struct net *n, struct net_listener *l, int fd);
+    int (*listen)(struct net *n, struct net_listener *l, const struct net_addr *addr, int backlog);
+    int (*listener_addr)(struct net *n, const struct net_listener *l, struct net_addr *ret);
+    void (*listener_close)(struct net *n, struct net_listener *l);
+    void (*listener_pause)(struct net *n, struct net_listener *l);
+    void (*listener_resume)(struct net *n, struct net_listener *l);
+    int (*connect)(struct net *n, struct net_conn *c, const struct net_addr *addr);
+    ssize_t (*writev)(struct net *n, struct net_conn *c, const struct iovec *iov, int n_iov);
+    void (*read_pause)(struct net *n, struct net_conn *c);
+    void (*read_resume)(struct net *n, struct net_conn *c);
+    void (*shutdown)(struct net *n, struct net_conn *c);
+    void (*close)(struct net *n, struct net_conn *c, bool hard);
+};
+
+struct net {
+    const struct net_ops *ops;
+    struct loop *loop;
+    struct net_stats stats; /* kept by the back end */
+};
+
+/* How long a listener rests after accept failed in a lasting way. */
+#define NET_ACCEPT_PAUSE_MS 100
+
+/* From what the kernel gave (v4-mapped becomes IPv4), and to what it takes; the length, or 0 for a family
+ * that we cannot write. */
+void net__addr_from_sockaddr(const struct sockaddr_storage *from, struct net_addr *ret);
+socklen_t net__addr_to_sockaddr(const struct net_addr *a, struct sockaddr_storage *ret);
