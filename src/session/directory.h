@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+/* Who is connected to this shard: members by connection_id, by uid and by group, and their session bytes.
+ *
+ *   directory ── by id ──────► member ◄── all[] (dense, for broadcasts)
+ *             ── by uid ─────► uid    ── members[] (dense)
+ *             ── by group ───► group  ── members[] (dense)
+ *   member    ── uid (one), position in it; memberships[] (group, position in it)
+ *
+ * Every change is O(1) per element touched; nothing walks over all. Sets can be iterated in slices with a
+ * cursor while members come and go: whoever was in the set when the cursor began and still is, is visited
+ * exactly once; whoever joined later is not visited. One thread. Names (uids, groups) are opaque bytes, any
+ * length up to NAME_LEN_MAX. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct directory;
+struct uid_entry;
+struct group;
+
+#define DIRECTORY_NAME_LEN_MAX 65535
+
+/* Session bytes: opaque. Never changed in place: replaced. */
+struct session_bytes {
+    uint32_t len;
+    uint8_t data[];
+};
+
+struct membership {
+    struct group *group;
+    uint32_t position; /* in the group's members */
+};
+
+/* Embedded in the owner's client struct. Zeroed is "in no directory". Only the directory writes to it. */
+struct member {
+    uint32_t id;           /* connection_id, 0: none */
+    uint32_t position;     /* in all members */
+    struct uid_entry *uid; /* NULL: none */
+    uint32_t uid_position;
+    uint32_t n_memberships;
+    struct membership *memberships; /* NULL: none */
+    struct session_bytes *session;  /* NULL: empty */
+};
+
+/* first_id_seq: where the 26-bit sequence of ids starts; shard: 0..63, the upper 6 bits. NULL without memory.
+ */
+struct directory *directory_new(unsigned shard, uint32_t first_id_seq);
+void directory_free(struct directory *d); /* every member must have been removed, every cursor ended */
+
+/* Give m an id (shard << 26 | sequence; 0 is never given, one in use is never given again, a freed one only
+ * after the sequence has come round). 0 or -ENOMEM. */
+int directory_add(struct directory *d, struct member *m);
+/* Out of everything: id, uid, groups; session freed. */
+void directory_remove(struct directory *d, struct member *m);
+struct member *directory_find(const struct directory *d, uint32_t id);
+uint32_t directory_count(const struct directory *d);
+uint32_t directory_next_seq(const struct directory *d); /* for the state that outlives the process */
+
+/* Replace the session. len 0: none. 0 or -ENOMEM (then it stays as it was). */
+int directory_session_set(struct directory *d, struct member *m, const void *data, size_t len);
+
+/* One uid per member: a second bind moves it. Many members per uid. 0, -ENOMEM, or -EINVAL for a name longer
+ * than DIRECTORY_NAME_LEN_MAX (nothing changed). Everywhere else such a name is merely one that nobody has.
+ */
+int directory_uid_bind(struct directory *d, struct member *m, const void *uid, size_t len);
+void directory_uid_unbind(struct directory *d, struct member *m);
+/* 0, -ENOMEM or -EINVAL as above; joining twice is fine. A look-up among the member's own groups is at most
+ * 16 comparisons, beyond that a hash; only when its number of groups doubles or quarters are they copied. */
+int directory_group_join(struct directory *d, struct member *m, const void *name, size_t len);
+void directory_group_leave(struct directory *d, struct member *m, const void *name, size_t len);
+/* Nobody is in it any more. O(members). */
+void directory_group_dissolve(struct directory *d, const void *name, size_t len);
+
+uint32_t directory_uid_count(const struct directory *d, const void *uid, size_t len); /* members of a uid */
+uint32_t directory_group_count(const struct directory *d, const void *name,
+                               size_t len); /* members of a group */
+uint32_t directory_groups(const struct directory *d);
+uint32_t directory_uids(const struct directory *d);
+
+/* Names of what a member is bound to; the pointers live until the next change. */
+const uint8_t *uid_entry_name(const struct uid_entry *u, size_t *ret_len);
+const uint8_t *group_name(const struct group *g, size_t *ret_len);
+bool directory_is_in_group(const struct directory *d, const struct member *m, const void *name, size_t len);
+
+/* Iterate a set in slices. A begun cursor must be ended (also after next returned NULL). The struct must not
+ * move between begin and end. begin on a uid or group that does not exist gives an empty iteration. */
+struct member_cursor {
+    struct member_cursor *next, *prev; /* other cursors of the directory */
+    void *set;
+    uint32_t index, end;
+};
+void directory_all_begin(struct directory *d, struct member_cursor *c);
+void directory_uid_begin(struct directory *d, const void *uid, size_t len, struct member_cursor *c);
+void directory_group_begin(struct directory *d, const void *name, size_t len, struct member_cursor *c);
+struct member *member_cursor_next(struct member_cursor *c); /* NULL: at the end */
+void member_cursor_end(struct directory *d, struct member_cursor *c);
+
+/* Iterate the groups in slices: same promise as above. */
+struct group_cursor {
+    struct group_cursor *next, *prev;
+    struct directory *directory;
+    uint32_t index, end;
+};
+void directory_groups_begin(struct directory *d, struct group_cursor *c);
+const struct group *group_cursor_next(struct group_cursor *c);
+void group_cursor_end(struct group_cursor *c);
+
+/* Compares every table with every other; NULL when they agree, else a static text of what does not add up.
+ * O(everything): for tests and `tgg ctl check`. */
+const char *directory_check(const struct directory *d);
+
+/* Bytes held by the tables, sessions and names, without the members themselves. */
+size_t directory_bytes(const struct directory *d);
