@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: MIT
+/* What comes from clients: bytes to messages, messages to the upstream.
+ *
+ * Bytes are decoded where net has read them. What is incomplete at the end of a read is kept in struct
+ * client_in, which an idle client does not have. */
+#include "shard/shard_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "proto/line/frame.h"
+#include "proto/line/http_parse.h"
+#include "proto/line/text.h"
+#include "proto/ws/handshake.h"
+
+static void feed(struct client *c, uint8_t *data, size_t len);
+
+/* ---- what is kept */
+
+void client_in_free(struct client *c)
+{
+    if (c->in == NULL)
+        return;
+    client_shard(c)->input_bytes -= c->in->held;
+    bytes_fini(&c->in->raw);
+    bytes_fini(&c->in->message);
+    free(c->in);
+    c->in = NULL;
+}
+
+static void no_memory(struct client *c)
+{
+    client_close(c, CLOSE_no_memory, WS_CLOSE_INTERNAL, NULL);
+}
+
+/* c->in, made when it is not there; NULL: no memory, the client is closing. */
+static struct client_in *need_in(struct client *c)
+{
+    if (c->in == NULL)
+        c->in = calloc(1, sizeof *c->in);
+    if (c->in == NULL)
+        no_memory(c);
+    return c->in;
+}
+
+static void keep_raw(struct client *c, const uint8_t *data, size_t len)
+{
+    if (len == 0)
+        return;
+    struct client_in *in = need_in(c);
+    if (in != NULL && !bytes_append(&in->raw, data, len))
+        no_memory(c);
+}
+
+/* After bytes of c were looked at: what it makes us hold counts, and has a limit over all clients. */
+static void check_held(struct client *c)
+{
+    struct client_in *in = c->in;
+    if (__builtin_expect(in == NULL, 1))
+        return;
+    struct shard *s = client_shard(c);
+    size_t held = in->raw.cap + in->message.cap;
+    s->input_bytes += held - in->held;
+    in->held = held;
+    if (s->input_bytes <= shard_config(s)->client_input_total_bytes)
+        return;
+    c->deaf = true;
+    client_in_free(c);
+    client_close(c, CLOSE_input_limit, WS_CLOSE_TRY_LATER, "try again later");
+}
+
+static void free_if_idle(struct client *c)
+{
+    struct client_in *in = c->in;
+    if (in != NULL && in->raw.len == 0 && in->message.len == 0 && ws_decoder_idle(&in->ws))
+        client_in_free(c);
+}
+
+/* ---- messages */
+
+/* Its worker does not read: neither do we. */
+static bool is_blocked(struct client *c)
+{
+    struct shard *s = client_shard(c);
+    if (__builtin_expect(!upstream_client_blocked(s->upstream, &c->up), 1))
+        return false;
+    net_read_pause(s->host.net, &c->conn);
+    return true;
+}
+
+/* False: the client is closing now, its bytes are of no more interest. */
+static bool deliver(struct client *c, const uint8_t *data, size_t len)
+{
+    struct shard *s = client_shard(c);
+    shard_count(s, COUNTER_client_messages_in, 1);
+    shard_count(s, COUNTER_client_message_bytes_in, len);
+    upstream_client_message(s->upstream, &c->up, data, len);
+    return c->state == CLIENT_OPEN;
+}
+
+/* ---- websocket */
+
+static void on_piece(struct client *c, const struct ws_piece *piece)
+{
+    if (c->state != CLIENT_OPEN)
+        return;
+    if (piece->first && piece->last) {
+        deliver(c, piece->data, piece->len);
+        return;
+    }
+    struct client_in *in = need_in(c);
+    if (in == NULL)
+        return;
+    if (!bytes_append(&in->message, piece->data, piece->len)) {
+        no_memory(c);
+        return;
+    }
+    if (!piece->last)
+        return;
+    struct bytes message = in->message;
+    in->message = (struct bytes){0};
+    deliver(c, message.data, message.len);
+    bytes_fini(&message);
+}
+
+static void on_peer_close(struct client *c, const struct ws_piece *piece)
+{
+    c->close_received = true;
+    c->deaf = true;
+    if (c->state == CLIENT_CLOSING)
+        client_mark_dirty(c); /* our close frame has been answered: the write side goes on */
+    else
+        client_close(c, CLOSE_peer_close_frame, piece->code, NULL);
+}
+
+static void on_decode_error(struct client *c, const struct ws_piece *piece)
+{
+    c->deaf = true;
+    enum close_reason reason = piece->code == WS_CLOSE_TOO_BIG    ? CLOSE_too_big
+                               : piece->code == WS_CLOSE_BAD_DATA ? CLOSE_bad_utf8
+                                                                  : CLOSE_protocol_error;
+    if (c->state == CLIENT_CLOSING)
+        client_mark_dirty(c);
+    else
+        client_close(c, reason, piece->code, piece->why);
+}
+
+static void on_websocket_event(struct client *c, enum ws_event event, const struct ws_piece *piece)
+{
+    switch (event) {
+    case WS_DATA: on_piece(c, piece); break;
+    case WS_PING:
+        shard_count(client_shard(c), COUNTER_client_pings_in, 1);
+        if (c->state == CLIENT_OPEN)
+            client_queue_control(c, out_websocket_control(WS_OP_PONG, piece->data, piece->len));
+        break;
+    case WS_PONG: shard_count(client_shard(c), COUNTER_client_pongs_in, 1); break;
+    case WS_CLOSE: on_peer_close(c, piece); break;
+    case WS_ERROR: on_decode_error(c, piece); break;
+    case WS_NEED_MORE: break;
+    }
+}
+
+/* The decoder of a client that is between messages stands on the stack; it moves to c->in when it has to
+ * remember. */
+static void feed_websocket(struct client *c, uint8_t *data, size_t len)
+{
+    struct ws_decoder local, *d = &local;
+    if (c->in != NULL)
+        d = &c->in->ws;
+    else
+        memset(&local, 0, offsetof(struct ws_decoder, control));
+    uint64_t size_max = c->listener->config->package_size_max;
+    while (len > 0 && !c->deaf) {
+        if (ws_decoder_idle(d) && c->state == CLIENT_OPEN && is_blocked(c)) {
+            keep_raw(c, data, len);
+            return;
+        }
+        struct ws_piece piece;
+        size_t used;
+        enum ws_event event = ws_decode(d, size_max, data, len, &used, &piece);
+        data += used;
+        len -= used;
+        if (event == WS_NEED_MORE)
+            break;
+        on_websocket_event(c, event, &piece);
+        if (d == &local && c->in != NULL) {
+            c->in->ws = local;
+            d = &c->in->ws;
+        }
+    }
+    if (d == &local && !ws_decoder_idle(d) && need_in(c) != NULL)
+        c->in->ws = local;
+    else if (d != &local)
+        free_if_idle(c);
+}
+
+/* ---- the handshake */
+
+static void refuse_handshake(struct client *c, int status)
+{
+    char text[1024];
+    struct shard *s = client_shard(c);
+    size_t len = http_error_response(status, text, sizeof text);
+    shard_count(s, COUNTER_client_handshakes_refused, 1);
+    c->deaf = true;
+    /* Nothing that a worker sent meanwhile may follow: it is not for an HTTP client. */
+    client_out_clear(c);
+    client_queue_control(c, out_control(text, len));
+    client_close(c, CLOSE_bad_handshake, 0, NULL);
+}
+
+/* The head is there and right: workers are told, the client is answered. */
+static void accept_handshake(struct client *c, const struct http_request *req)
+{
+    char text[512];
+    struct shard *s = client_shard(c);
+    shard_count(s, COUNTER_client_handshakes, 1);
+    if (!c->announced && !client_announce(c))
+        return;
+    upstream_client_handshaken(s->upstream, &c->up, req);
+    if (c->state == CLIENT_CLOSING)
+        return;
+    c->state = CLIENT_OPEN;
+    size_t len = ws_handshake_response(req, NULL, NULL, text, sizeof text);
+    client_queue_front(c, out_control(text, len));
+    client_arm(c);
+}
+
+static void feed_handshake(struct client *c, const uint8_t *data, size_t len)
+{
+    static struct http_request req; /* 4 KB; one thread */
+    struct client_in *in = need_in(c);
+    if (in == NULL)
+        return;
+    if (!bytes_append(&in->raw, data, len)) {
+        no_memory(c);
+        return;
+    }
+    int n = http_parse(in->raw.data, in->raw.len, &in->scanned, c->listener->config->header_size_max, &req);
+    if (n == 0)
+        return;
+    int status = n < 0 ? -n : ws_handshake_check(&req);
+    if (status != 0) {
+        refuse_handshake(c, status);
+        return;
+    }
+    if (is_blocked(c)) {
+        in->scanned = 0; /* parsed again when its worker reads */
+        return;
+    }
+    if (c->state == CLIENT_CLOSING)
+        return;
+    struct bytes raw = in->raw;
+    in->raw = (struct bytes){0};
+    accept_handshake(c, &req);
+    client_in_free(c);
+    if (c->state == CLIENT_OPEN && raw.len > (size_t)n)
+        feed(c, raw.data + n, raw.len - (size_t)n);
+    bytes_fini(&raw);
+}
+
+/* ---- text and frame: messages of a byte stream */
+
+static ssize_t decode_one(struct client *c, const uint8_t *data, size_t len, size_t *scanned,
+                          struct slice *ret)
+{
+    size_t size_max = c->listener->config->package_size_max;
+    if (c->listener->config->protocol == PROTOCOL_TEXT)
+        return text_decode(data, len, scanned, size_max, ret);
+    return frame_decode(data, len, size_max, ret);
+}
+
+/* Bytes used; the client may be closing or paused after. */
+static size_t decode_stream(struct client *c, const uint8_t *data, size_t len, size_t *scanned)
+{
+    size_t used = 0;
+    while (used < len && !is_blocked(c) && c->state == CLIENT_OPEN) {
+        struct slice message;
+        ssize_t n = decode_one(c, data + used, len - used, scanned, &message);
+        if (n < 0) {
+            c->deaf = true;
+            client_close(c, n == -EMSGSIZE ? CLOSE_too_big : CLOSE_protocol_error, 0,
+                         n == -EMSGSIZE ? "message over package_size_max" : "length below 4");
+            break;
+        }
+        if (n == 0)
+            break;
+        used += (size_t)n;
+        if (!deliver(c, message.data, message.len))
+            break;
+    }
+    return used;
+}
+
+static void feed_stream(struct client *c, const uint8_t *data, size_t len)
+{
+    size_t scanned = 0;
+    if (c->in == NULL) {
+        size_t used = decode_stream(c, data, len, &scanned);
+        if (c->state != CLIENT_OPEN || used == len)
+            return;
+        keep_raw(c, data + used, len - used);
+        if (c->in != NULL)
+            c->in->scanned = scanned;
+        return;
+    }
+    keep_raw(c, data, len);
+    if (c->state != CLIENT_OPEN)
+        return;
+    struct client_in *in = c->in;
+    size_t used = decode_stream(c, in->raw.data, in->raw.len, &in->scanned);
+    if (c->state != CLIENT_OPEN)
+        return;
+    bytes_consume(&in->raw, used);
+    free_if_idle(c);
+}
+
+/* ---- tcp: what comes is the message */
+
+static void feed_tcp(struct client *c, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        size_t n = len;
+        if (n > c->listener->config->package_size_max)
+            n = c->listener->config->package_size_max;
+        if (is_blocked(c)) {
+            keep_raw(c, data, len);
+            return;
+        }
+        if (c->state != CLIENT_OPEN || !deliver(c, data, n))
+            return;
+        data += n;
+        len -= n;
+    }
+}
+
+static void feed(struct client *c, uint8_t *data, size_t len)
+{
+    switch (c->listener->config->protocol) {
+    case PROTOCOL_WEBSOCKET: feed_websocket(c, data, len); break;
+    case PROTOCOL_TEXT:
+    case PROTOCOL_FRAME: feed_stream(c, data, len); break;
+    case PROTOCOL_TCP: feed_tcp(c, data, len); break;
+    }
+}
+
+/* Looks for the peer's close frame, behind what had been kept for the worker's sake. */
+static void feed_closing(struct client *c, uint8_t *data, size_t len)
+{
+    if (c->in == NULL || c->in->raw.len == 0) {
+        feed_websocket(c, data, len);
+        return;
+    }
+    struct bytes raw = c->in->raw;
+    c->in->raw = (struct bytes){0};
+    if (bytes_append(&raw, data, len))
+        feed_websocket(c, raw.data, raw.len);
+    else
+        c->deaf = true;
+    bytes_fini(&raw);
+}
+
+void client_on_data(struct net_conn *conn, uint8_t *data, size_t len)
+{
+    struct client *c = CONTAINER_OF(conn, struct client, conn);
+    c->last_read_ms = shard_now_ms(client_shard(c));
+    c->got_byte = true;
+    if (__builtin_expect(c->state == CLIENT_OPEN, 1))
+        feed(c, data, len);
+    else if (c->state == CLIENT_HANDSHAKE)
+        feed_handshake(c, data, len);
+    else if (c->close_sent && !c->deaf)
+        feed_closing(c, data, len);
+    check_held(c);
+}
+
+/* The bytes that came before a pause. */
+static void feed_kept(struct client *c)
+{
+    struct bytes raw = {0};
+    if (c->in != NULL) {
+        raw = c->in->raw;
+        c->in->raw = (struct bytes){0};
+        c->in->scanned = 0;
+    }
+    free_if_idle(c);
+    feed(c, raw.data, raw.len);
+    bytes_fini(&raw);
+}
+
+void client_resume(struct upstream_client *up)
+{
+    struct client *c = client_of(up);
+    if (c->state == CLIENT_CLOSING)
+        return;
+    c->last_read_ms = shard_now_ms(client_shard(c));
+    if (c->state == CLIENT_HANDSHAKE)
+        feed_handshake(c, NULL, 0);
+    else
+        feed_kept(c);
+    check_held(c);
+    if (!up->paused && c->state != CLIENT_CLOSING)
+        net_read_resume(client_shard(c)->host.net, &c->conn);
+}

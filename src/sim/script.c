@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: MIT
+#include "sim/script.h"
+
+#include <errno.h>
+
+#include "session/directory.h"
+#include "sim/checker.h"
+#include "sim/sim_client.h"
+#include "sim/sim_link.h"
+#include "sim/sim_message.h"
+#include "sim/sim_query.h"
+
+/* ---- picking */
+
+static struct sim_client *pick_client(struct world *w)
+{
+    return w->n_clients > 0 ? w->clients[world_draw(w, w->n_clients)] : NULL;
+}
+
+/* One that a worker has heard of, as a rule. */
+static struct sim_client *pick_known(struct world *w)
+{
+    struct sim_client *c = NULL;
+    for (unsigned i = 0; i < 8; i++) {
+        c = pick_client(w);
+        if (c != NULL && c->id != 0 && (checker_is_online(c) || i > 5))
+            return c;
+    }
+    return c != NULL && c->id != 0 ? c : NULL;
+}
+
+static struct sim_link *pick_link(struct world *w, bool worker)
+{
+    for (unsigned i = 0; i < 8 && w->n_links > 0; i++) {
+        struct sim_link *l = w->links[world_draw(w, w->n_links)];
+        if (sim_link_is_usable(l) && (!worker || l->is_worker))
+            return l;
+    }
+    return NULL;
+}
+
+static bool has_worker(const struct world *w, unsigned key)
+{
+    for (unsigned i = 0; i < w->n_links; i++)
+        if (w->links[i]->is_worker && w->links[i]->key == key && w->links[i]->state != SIM_LINK_GONE)
+            return true;
+    return false;
+}
+
+static uint32_t draw_len(struct world *w)
+{
+    uint32_t least = SIM_MESSAGE_HEAD + 1;
+    if (world_chance(w, 3))
+        return (uint32_t)world_between(w, 10000, 100000);
+    if (world_chance(w, 20))
+        return (uint32_t)world_between(w, 100, 5000);
+    return (uint32_t)world_between(w, least, 120);
+}
+
+/* ---- actions */
+
+static void act_connect(struct world *w)
+{
+    if (w->n_clients == WORLD_CLIENTS_MAX)
+        return;
+    struct sim_client_plan plan = {
+        .protocol = (enum config_protocol)world_draw(w, SIM_PROTOCOLS),
+        .bad_handshake = world_chance(w, 5),
+        .silent = world_chance(w, 5),
+        .waits_for_101 = world_chance(w, 60),
+    };
+    sim_client_new(w, &plan);
+}
+
+static void act_send(struct world *w)
+{
+    struct sim_client *c = pick_client(w);
+    for (uint64_t n = 1 + world_draw(w, 4); c != NULL && n > 0; n--)
+        sim_client_send(c, draw_len(w));
+}
+
+static void act_ping(struct world *w)
+{
+    struct sim_client *c = pick_client(w);
+    if (c != NULL)
+        sim_client_ping(c);
+}
+
+static void act_slow_reader(struct world *w)
+{
+    struct sim_client *c = pick_client(w);
+    if (c == NULL)
+        return;
+    if (c->paused)
+        sim_client_resume(c);
+    else
+        sim_client_pause(c);
+}
+
+static void act_client_end(struct world *w)
+{
+    struct sim_client *c = pick_client(w);
+    if (c == NULL)
+        return;
+    switch (world_draw(w, 8)) {
+    case 0: sim_client_reset(c); break;
+    case 1: sim_client_garbage(c); break;
+    case 2:
+    case 3: sim_client_end(c, false); break;
+    default: sim_client_end(c, true);
+    }
+}
+
+static void act_worker(struct world *w)
+{
+    unsigned key = (unsigned)world_draw(w, SIM_WORKER_KEYS);
+    if (w->n_links >= WORLD_LINKS_MAX - 4 || (w->strict && has_worker(w, key)))
+        return; /* two of one key: the older is replaced, hard */
+    sim_worker_new(w, key);
+}
+
+static void act_worker_leave(struct world *w)
+{
+    struct sim_link *l = pick_link(w, true);
+    if (l == NULL)
+        return;
+    if (!w->strict && world_chance(w, 50))
+        sim_link_reset(l);
+    else
+        sim_link_leave(l);
+}
+
+static void act_slow_worker(struct world *w)
+{
+    struct sim_link *l = pick_link(w, true);
+    if (l == NULL)
+        return;
+    if (l->paused)
+        sim_link_resume(l);
+    else
+        sim_link_pause(l);
+}
+
+static void act_command(struct world *w)
+{
+    struct sim_link *l = pick_link(w, false);
+    struct sim_client *c = pick_known(w);
+    if (l == NULL)
+        return;
+    switch (world_draw(w, 24)) {
+    case 0: sim_link_nonsense(l); break;
+    case 1: sim_link_ungroup(l); break;
+    case 2:
+        if (c != NULL && world_chance(w, 40))
+            sim_link_kick(l, c);
+        break;
+    case 3:
+        if (c != NULL && world_chance(w, 30))
+            sim_link_destroy(l, c);
+        break;
+    case 4:
+    case 5: sim_link_send_to_all(l, draw_len(w)); break;
+    case 6:
+    case 7:
+    case 8: sim_link_send_to_groups(l, draw_len(w)); break;
+    case 9:
+    case 10: sim_link_send_to_uids(l, draw_len(w)); break;
+    case 11:
+    case 12:
+    case 13:
+    case 14:
+        if (c != NULL)
+            sim_link_send_to_one(l, c, draw_len(w));
+        break;
+    default:
+        if (c != NULL)
+            sim_link_change(l, c);
+    }
+}
+
+static void act_commands(struct world *w)
+{
+    for (uint64_t n = 1 + world_draw(w, 6); n > 0; n--)
+        act_command(w);
+}
+
+static void act_ask(struct world *w)
+{
+    struct sim_link *l = pick_link(w, false);
+    for (uint64_t n = 1 + world_draw(w, 5); l != NULL && n > 0; n--)
+        sim_query_ask(l);
+}
+
+static void act_gateway_client(struct world *w)
+{
+    if (w->n_links < WORLD_LINKS_MAX - 4)
+        sim_gateway_client_new(w);
+}
+
+/* As a PHP script does: connect, say it, go. */
+static void act_short_client(struct world *w)
+{
+    if (w->n_links >= WORLD_LINKS_MAX - 4)
+        return;
+    struct sim_link *l = sim_gateway_client_new(w);
+    for (uint64_t n = 1 + world_draw(w, 3); n > 0; n--)
+        sim_link_send_to_all(l, draw_len(w));
+    sim_link_leave(l);
+}
+
+static void act_intruder(struct world *w)
+{
+    if (w->n_links < WORLD_LINKS_MAX - 4)
+        sim_intruder_new(w);
+}
+
+static void act_freeze(struct world *w)
+{
+    struct net *of[] = {w->gateway.host.net, w->client_host.net, w->link_host.net};
+    unsigned who = (unsigned)world_draw(w, 3);
+    uint64_t ms = world_between(w, 1, 500);
+    world_trace(w, "host %u stands still for %llu ms", who, (unsigned long long)ms);
+    sim_net_node_freeze(of[who], ms * WORLD_MS);
+}
+
+static void act_no_descriptors(struct world *w)
+{
+    world_trace(w, "accept fails");
+    sim_net_node_fail_accepts(w->gateway.host.net, 1 + (unsigned)world_draw(w, 3), EMFILE);
+}
+
+static void act_wait(struct world *w)
+{
+    world_run(w, world_between(w, 200, 4000) * WORLD_MS);
+}
+
+static const struct {
+    void (*act)(struct world *w);
+    unsigned weight;
+} actions[] = {
+    {act_connect, 14},   {act_send, 30},  {act_ping, 4},           {act_slow_reader, 4},
+    {act_client_end, 8}, {act_worker, 5}, {act_worker_leave, 2},   {act_slow_worker, 3},
+    {act_commands, 22},  {act_ask, 10},   {act_gateway_client, 2}, {act_short_client, 2},
+    {act_intruder, 1},   {act_freeze, 1}, {act_no_descriptors, 1}, {act_wait, 3},
+};
+
+static void act(struct world *w)
+{
+    unsigned total = 0;
+    for (unsigned i = 0; i < sizeof actions / sizeof actions[0]; i++)
+        total += actions[i].weight;
+    unsigned at = (unsigned)world_draw(w, total);
+    unsigned i = 0;
+    while (at >= actions[i].weight)
+        at -= actions[i++].weight;
+    actions[i].act(w);
+}
+
+/* ---- a run */
+
+static void begin(struct world *w)
+{
+    for (uint64_t n = world_draw(w, 4); n > 0; n--)
+        act_worker(w);
+    /* A crowd makes fan-outs and queries long enough for slices. */
+    uint64_t crowd = world_chance(w, 10) ? world_between(w, 80, 180) : world_draw(w, 10);
+    for (; crowd > 0; crowd--)
+        act_connect(w);
+    world_run(w, world_draw(w, 100) * WORLD_MS);
+}
+
+static void play(struct world *w)
+{
+    uint64_t n = world_between(w, 50, 300);
+    uint64_t pace_ms = 1 + world_draw(w, 60);
+    for (uint64_t i = 0; i < n && !w->failed; i++) {
+        act(w);
+        if (world_chance(w, 60))
+            world_run(w, world_draw(w, pace_ms * WORLD_MS));
+        if (i % 16 == 0)
+            checker_running(w);
+    }
+}
+
+static void everybody_reads(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_clients; i++)
+        sim_client_resume(w->clients[i]);
+    for (unsigned i = 0; i < w->n_links; i++)
+        sim_link_resume(w->links[i]);
+}
+
+/* By clients and workers, so far. */
+static uint64_t bytes_read(struct world *w)
+{
+    struct net_stats clients, links;
+    net_stats_get(w->client_host.net, &clients);
+    net_stats_get(w->link_host.net, &links);
+    return clients.read_bytes + links.read_bytes;
+}
+
+static void settle(struct world *w)
+{
+    everybody_reads(w);
+    bool some = false;
+    for (unsigned i = 0; i < w->n_links; i++)
+        some = some || (w->links[i]->is_worker && sim_link_is_usable(w->links[i]));
+    if (!some || !w->strict)
+        sim_worker_new(w, SIM_WORKER_KEYS); /* a key of its own: it replaces nobody */
+    uint64_t before;
+    unsigned rounds = 0;
+    do { /* slow wires may need long for what is queued */
+        before = bytes_read(w);
+        world_run(w, 20 * WORLD_S);
+    } while (bytes_read(w) - before > 20000 && ++rounds < 20);
+    checker_running(w);
+    checker_settled(w);
+}
+
+static bool is_empty(struct world *w)
+{
+    return shard_connections(w->gateway.shard) == 0;
+}
+
+static bool is_drained(struct world *w)
+{
+    return shard_is_drained(w->gateway.shard);
+}
+
+static void end_clients(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_clients; i++)
+        sim_client_end(w->clients[i], world_chance(w, 50));
+    world_run_until(w, is_empty, 100 * WORLD_S);
+}
+
+static void drain(struct world *w)
+{
+    world_trace(w, "drain");
+    w->draining = true;
+    shard_drain(w->gateway.shard);
+    if (!world_run_until(w, is_drained, 100 * WORLD_S))
+        world_fail(w, "not drained: %u connections", shard_connections(w->gateway.shard));
+}
+
+static void end(struct world *w)
+{
+    uint64_t how = world_draw(w, 4);
+    if (w->failed || how == 0) {
+        world_stop_shard(w);
+        world_run(w, 2 * WORLD_S);
+        return;
+    }
+    if (how != 1)
+        end_clients(w);
+    if (!w->failed && (how == 1 || shard_connections(w->gateway.shard) > 0)) {
+        if (how != 1 && w->strict)
+            world_fail(w, "%u connections are left when all clients ended",
+                       shard_connections(w->gateway.shard));
+        drain(w);
+    }
+    world_run(w, 10 * WORLD_S);
+    checker_running(w);
+    checker_ended(w);
+    world_stop_shard(w);
+    world_run(w, 2 * WORLD_S);
+}
+
+void script_run(struct world *w)
+{
+    begin(w);
+    if (!w->failed)
+        play(w);
+    if (!w->failed)
+        settle(w);
+    end(w);
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+/* Commands of workers and GatewayClients that concern one client, and the way in for all others (job.c,
+ * query.c). What PHP's Gateway does with each: its onWorkerMessage; the table is in
+ * docs/PROTOCOL-gatewayworker.md. */
+#include "upstream/gatewayworker/gatewayworker_priv.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/secret.h"
+#include "proto/php/php_json.h"
+#include "proto/php/php_value.h"
+
+void command_refused(struct link *l, const struct gw_packet *p, const char *why)
+{
+    char peer[NET_ADDR_STRLEN];
+    gw_count(l->gw, COUNTER_command_refused, 1);
+    LOG(LOG_WARN, "command_refused", "command=%s peer=%s worker=%s connection_id=%u why=\"%s\" ext=%s",
+        gw_cmd_name(p->cmd), net_addr_format(&l->peer, peer, sizeof peer), link_label(l), p->connection_id,
+        why, log_quote(p->ext.data, p->ext.len));
+}
+
+/* What PHP's empty() says of a string. */
+static bool is_empty(struct slice s)
+{
+    return s.len == 0 || (s.len == 1 && s.data[0] == '0');
+}
+
+static struct upstream_client *client_by_id(struct gatewayworker *gw, uint32_t id)
+{
+    struct member *m = directory_find(gw->up.host->directory, id);
+    return m != NULL ? CONTAINER_OF(m, struct upstream_client, member) : NULL;
+}
+
+/* The client that a command is about, or NULL: it is gone. */
+static struct upstream_client *addressee(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = client_by_id(l->gw, p->connection_id);
+    if (c == NULL)
+        counter_drop(l->gw->up.host->counters, DROP_client_gone);
+    return c;
+}
+
+bool command_payload(struct gatewayworker *gw, const struct gw_packet *p, struct bytes *scratch,
+                     struct slice *ret)
+{
+    if (__builtin_expect((p->flag & GW_FLAG_BODY_IS_SCALAR) != 0, 1)) {
+        *ret = p->body;
+        return true;
+    }
+    bytes_clear(scratch);
+    if (php_to_json(scratch, p->body) != 0) {
+        counter_drop(gw->up.host->counters, DROP_not_a_string);
+        LOG(LOG_WARN, "body_not_a_string", "command=%s body=%s", gw_cmd_name(p->cmd),
+            log_quote(p->body.data, p->body.len));
+        return false;
+    }
+    *ret = (struct slice){scratch->data, scratch->len};
+    return true;
+}
+
+/* ---- the link says who it is */
+
+/* False: it is not who it says, the link is ending. */
+static bool authorize(struct link *l, const struct gw_packet *p, struct gw_connect *ret)
+{
+    struct gatewayworker *gw = l->gw;
+    const char *key = gw_config(gw)->secret_key;
+    int err = gw_read_connect(&gw->args, p->body, ret);
+    if (err == 0 && ret->has_secret_key &&
+        secret_equal(ret->secret_key.data, ret->secret_key.len, key, strlen(key))) {
+        if (!l->authorized)
+            timer_cancel(gw->up.host->loop, &l->timer);
+        l->authorized = true;
+        return true;
+    }
+    char peer[NET_ADDR_STRLEN];
+    gw_count(gw, COUNTER_link_unauthorized, 1);
+    LOG(LOG_WARN, "link_unauthorized", "peer=%s command=%s why=\"%s\"",
+        net_addr_format(&l->peer, peer, sizeof peer), gw_cmd_name(p->cmd),
+        err != 0 ? "the body is not JSON" : "secret_key is not ours");
+    link_end(l);
+    return false;
+}
+
+static bool worker_connect(struct link *l, const struct gw_packet *p)
+{
+    struct gw_connect connect;
+    if (!authorize(l, p, &connect))
+        return true;
+    if (l->worker != NULL || !net_conn_is_open(&l->conn)) {
+        command_refused(l, p, "this link is a worker already, or gone");
+        return true;
+    }
+    if (worker_attach(l, connect.worker_key) == 0)
+        return true;
+    LOG(LOG_ERROR, "worker_no_memory", "workers=%u", l->gw->n_workers);
+    link_close(l, true);
+    return false;
+}
+
+static void unauthorized(struct link *l, const struct gw_packet *p)
+{
+    char peer[NET_ADDR_STRLEN];
+    gw_count(l->gw, COUNTER_link_unauthorized, 1);
+    LOG(LOG_WARN, "link_unauthorized", "peer=%s command=%s why=\"it has not shown the secret key\"",
+        net_addr_format(&l->peer, peer, sizeof peer), gw_cmd_name(p->cmd));
+    link_end(l);
+}
+
+/* ---- one client */
+
+static void send_to_one(struct link *l, const struct gw_packet *p)
+{
+    struct gatewayworker *gw = l->gw;
+    struct upstream_client *c = addressee(l, p);
+    struct bytes scratch = {0};
+    struct slice payload;
+    if (c != NULL && command_payload(gw, p, &scratch, &payload)) {
+        struct upstream_message m;
+        upstream_message_init(&m, payload, (p->flag & GW_FLAG_NOT_CALL_ENCODE) != 0);
+        gw->up.host->ops->send(c, &m);
+        upstream_message_fini(&m);
+    }
+    bytes_fini(&scratch);
+}
+
+static void kick(struct link *l, const struct gw_packet *p)
+{
+    struct gatewayworker *gw = l->gw;
+    struct upstream_client *c = addressee(l, p);
+    struct bytes scratch = {0};
+    struct upstream_message m = {0};
+    struct slice payload;
+    if (c == NULL)
+        return;
+    bool is_null = (p->flag & GW_FLAG_BODY_IS_SCALAR) == 0 && slice_eq_str(p->body, "N;");
+    bool send = !is_null && command_payload(gw, p, &scratch, &payload);
+    if (send)
+        upstream_message_init(&m, payload, false);
+    gw->up.host->ops->kick(c, send ? &m : NULL);
+    upstream_message_fini(&m);
+    bytes_fini(&scratch);
+}
+
+static void destroy(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = addressee(l, p);
+    if (c != NULL)
+        l->gw->up.host->ops->destroy(c);
+}
+
+static void session_put(struct link *l, const struct gw_packet *p, struct upstream_client *c,
+                        struct slice session)
+{
+    if (GW_HEAD_LEN + session.len > gw_config(l->gw)->worker_packet_size_max)
+        command_refused(l, p, "the session is larger than a packet to a worker may be");
+    else if (directory_session_set(l->gw->up.host->directory, &c->member, session.data, session.len) != 0)
+        command_refused(l, p, "no memory");
+}
+
+static void set_session(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = addressee(l, p);
+    if (c != NULL)
+        session_put(l, p, c, p->ext);
+}
+
+static void update_session(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = addressee(l, p);
+    if (c == NULL)
+        return;
+    if (is_empty(gw_session_of(c))) {
+        session_put(l, p, c, p->ext);
+        return;
+    }
+    struct bytes merged = {0};
+    if (php_session_merge(&merged, gw_session_of(c), p->ext) == 0)
+        session_put(l, p, c, (struct slice){merged.data, merged.len});
+    else
+        command_refused(l, p, "the session or its update is not a serialized array");
+    bytes_fini(&merged);
+}
+
+static void get_session(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = client_by_id(l->gw, p->connection_id);
+    struct slice reply = SLICE_STR("N;");
+    if (c != NULL)
+        reply = is_empty(gw_session_of(c)) ? SLICE_STR("a:0:{}") : gw_session_of(c);
+    link_put_reply(l, &reply, 1);
+}
+
+static void is_online(struct link *l, const struct gw_packet *p)
+{
+    struct slice reply =
+        client_by_id(l->gw, p->connection_id) != NULL ? SLICE_STR("i:1;") : SLICE_STR("i:0;");
+    link_put_reply(l, &reply, 1);
+}
+
+static void bind_uid(struct link *l, const struct gw_packet *p)
+{
+    if (is_empty(p->ext) || p->ext.len > DIRECTORY_NAME_LEN_MAX) {
+        command_refused(l, p, "a uid is 1 to 65535 bytes and not \\\"0\\\"");
+        return;
+    }
+    struct upstream_client *c = addressee(l, p);
+    if (c != NULL && directory_uid_bind(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len) != 0)
+        command_refused(l, p, "no memory");
+}
+
+static void unbind_uid(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = addressee(l, p);
+    if (c != NULL)
+        directory_uid_unbind(l->gw->up.host->directory, &c->member);
+}
+
+static bool is_group_name(struct link *l, const struct gw_packet *p)
+{
+    if (!is_empty(p->ext) && p->ext.len <= DIRECTORY_NAME_LEN_MAX)
+        return true;
+    command_refused(l, p, "a group is 1 to 65535 bytes and not \\\"0\\\"");
+    return false;
+}
+
+static void join_group(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = is_group_name(l, p) ? addressee(l, p) : NULL;
+    if (c == NULL)
+        return;
+    if (directory_group_join(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len) != 0)
+        command_refused(l, p, "no memory");
+    else
+        c->has_joined = true;
+}
+
+static void leave_group(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = is_group_name(l, p) ? addressee(l, p) : NULL;
+    if (c != NULL)
+        directory_group_leave(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len);
+}
+
+static void ungroup(struct link *l, const struct gw_packet *p)
+{
+    if (is_group_name(l, p))
+        directory_group_dissolve(l->gw->up.host->directory, p->ext.data, p->ext.len);
+}
+
+static void unknown(struct link *l, const struct gw_packet *p)
+{
+    char peer[NET_ADDR_STRLEN];
+    gw_count(l->gw, COUNTER_command_unknown, 1);
+    LOG(LOG_WARN, "command_unknown", "command=%u peer=%s bytes=%u", p->cmd,
+        net_addr_format(&l->peer, peer, sizeof peer), p->pack_len);
+}
+
+bool command_execute(struct link *l, const struct gw_packet *p)
+{
+    if (__builtin_expect(!l->authorized, 0) && p->cmd != GW_CMD_WORKER_CONNECT &&
+        p->cmd != GW_CMD_GATEWAY_CLIENT_CONNECT) {
+        unauthorized(l, p);
+        return true;
+    }
+    struct gw_connect connect;
+    switch (p->cmd) {
+    case GW_CMD_SEND_TO_ONE: send_to_one(l, p); break;
+    case GW_CMD_SEND_TO_ALL:
+    case GW_CMD_SEND_TO_GROUP:
+    case GW_CMD_SEND_TO_UID: job_fanout(l, p); break;
+    case GW_CMD_KICK: kick(l, p); break;
+    case GW_CMD_DESTROY: destroy(l, p); break;
+    case GW_CMD_SET_SESSION: set_session(l, p); break;
+    case GW_CMD_UPDATE_SESSION: update_session(l, p); break;
+    case GW_CMD_GET_SESSION_BY_CLIENT_ID: get_session(l, p); break;
+    case GW_CMD_IS_ONLINE: is_online(l, p); break;
+    case GW_CMD_BIND_UID: bind_uid(l, p); break;
+    case GW_CMD_UNBIND_UID: unbind_uid(l, p); break;
+    case GW_CMD_JOIN_GROUP: join_group(l, p); break;
+    case GW_CMD_LEAVE_GROUP: leave_group(l, p); break;
+    case GW_CMD_UNGROUP: ungroup(l, p); break;
+    case GW_CMD_GET_ALL_CLIENT_SESSIONS:
+    case GW_CMD_GET_CLIENT_SESSIONS_BY_GROUP:
+    case GW_CMD_GET_CLIENT_COUNT_BY_GROUP:
+    case GW_CMD_BATCH_GET_CLIENT_COUNT_BY_GROUP:
+    case GW_CMD_GET_CLIENT_ID_BY_UID:
+    case GW_CMD_BATCH_GET_CLIENT_ID_BY_UID:
+    case GW_CMD_GET_GROUP_ID_LIST:
+    case GW_CMD_SELECT: job_query(l, p); break;
+    case GW_CMD_WORKER_CONNECT: return worker_connect(l, p);
+    case GW_CMD_GATEWAY_CLIENT_CONNECT: authorize(l, p, &connect); break;
+    default: unknown(l, p);
+    }
+    return true;
+}

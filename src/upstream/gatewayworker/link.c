@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+/* One internal connection: bytes in, packets executed in order; packets and replies out, one write a turn. */
+#include "upstream/gatewayworker/gatewayworker_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+
+/* Memory of an empty input buffer that is worth keeping between packets. */
+#define LINK_INPUT_KEEP 65536
+/* How long a peer gets to close after we have. */
+#define LINK_END_MS 5000
+/* Turns for which comings and goings of clients may be held back. */
+#define HELD_TURNS_MAX 8
+/* Packets executed between two looks at the clock. */
+#define SLICE 64
+
+static const struct net_conn_ops link_conn_ops;
+
+static const char *peer_text(const struct link *l)
+{
+    static char text[NET_ADDR_STRLEN];
+    return net_addr_format(&l->peer, text, sizeof text);
+}
+
+const char *link_label(const struct link *l)
+{
+    return l->worker != NULL ? l->worker->label : "\"\"";
+}
+
+static void on_auth_timeout(struct timer *t)
+{
+    struct link *l = CONTAINER_OF(t, struct link, timer);
+    gw_count(l->gw, COUNTER_link_unauthorized, 1);
+    LOG(LOG_WARN, "link_auth_timeout", "peer=%s", peer_text(l));
+    link_close(l, false);
+}
+
+static void on_end_timeout(struct timer *t)
+{
+    /* What the kernel still holds for a slow reader goes on without us. */
+    link_close(CONTAINER_OF(t, struct link, timer), false);
+}
+
+static void on_failed(struct timer *t)
+{
+    struct link *l = CONTAINER_OF(t, struct link, timer);
+    LOG(LOG_ERROR, "link_no_memory", "peer=%s", peer_text(l));
+    link_close(l, true);
+}
+
+static struct net_conn *on_accepted(struct net_listener *listener, const struct net_addr *peer,
+                                    const struct net_addr *local)
+{
+    struct gatewayworker *gw = CONTAINER_OF(listener, struct gatewayworker, listener);
+    struct link *l = gw->n_links < gw_config(gw)->max_links ? calloc(1, sizeof *l) : NULL;
+    if (l == NULL) {
+        gw_count(gw, COUNTER_link_refused, 1);
+        LOG(LOG_WARN, "link_refused", "links=%u hint=\"raise max_links, or look who opens so many\"",
+            gw->n_links);
+        return NULL;
+    }
+    l->gw = gw;
+    l->peer = *peer;
+    l->conn.ops = &link_conn_ops;
+    l->authorized = gw_config(gw)->secret_key[0] == '\0';
+    list_append(&gw->links, &l->node);
+    gw->n_links++;
+    gw_count(gw, COUNTER_link_accepted, 1);
+    counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
+    if (!l->authorized)
+        timer_set(gw->up.host->loop, &l->timer, gw_config(gw)->worker_auth_timeout * 1000, on_auth_timeout);
+    return &l->conn;
+}
+
+static void on_accept_failed(struct net_listener *listener, int err)
+{
+    struct gatewayworker *gw = CONTAINER_OF(listener, struct gatewayworker, listener);
+    gw_count(gw, COUNTER_link_refused, 1);
+    LOG(LOG_ERROR, "link_accept_failed", "error=\"%s\"", strerror(err));
+}
+
+static const struct net_listener_ops link_listener_ops = {on_accepted, on_accept_failed};
+
+int link_listen(struct gatewayworker *gw, int internal_fd)
+{
+    struct net *net = gw->up.host->net;
+    gw->listener.ops = &link_listener_ops;
+    if (internal_fd >= 0)
+        return net_listen_fd(net, &gw->listener, internal_fd);
+    struct net_addr addr = {.family = AF_INET, .port = (uint16_t)gw_config(gw)->start_port};
+    uint32_t ip = htonl(gw_config(gw)->lan_ip);
+    memcpy(addr.ip, &ip, sizeof ip);
+    return net_listen(net, &gw->listener, &addr, 1024);
+}
+
+/* The connection is released already: everything else of the link. */
+static void link_release(struct link *l)
+{
+    struct gatewayworker *gw = l->gw;
+    if (l->worker != NULL)
+        worker_detach(l);
+    if (l->job != NULL)
+        job_free(l->job);
+    timer_cancel(gw->up.host->loop, &l->timer);
+    list_remove(&l->node);
+    list_remove(&l->dirty);
+    list_remove(&l->waiting);
+    bytes_fini(&l->in);
+    link_queue_fini(&l->queue);
+    gw->n_links--;
+    gw_count(gw, COUNTER_link_closed, 1);
+    counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
+    free(l);
+}
+
+void link_close(struct link *l, bool hard)
+{
+    if (!hard)
+        link_flush(l);
+    if (net_conn_is_open(&l->conn))
+        net_close(l->gw->up.host->net, &l->conn, hard);
+    link_release(l);
+}
+
+void link_end(struct link *l)
+{
+    if (l->worker != NULL)
+        worker_detach(l);
+    link_flush(l);
+    if (!net_conn_is_open(&l->conn))
+        return; /* its work goes on without it, on_closed */
+    l->ending = true;
+    if (l->read_paused)
+        net_read_resume(l->gw->up.host->net, &l->conn);
+    net_shutdown(l->gw->up.host->net, &l->conn);
+    timer_set(l->gw->up.host->loop, &l->timer, LINK_END_MS, on_end_timeout);
+}
+
+/* ---- out */
+
+void link_touch(struct link *l)
+{
+    /* At the limit it is found out at once whether the peer reads, lest a single turn queue without bound. */
+    if (l->queue.bytes >= gw_config(l->gw)->send_to_worker_buffer_size && !l->write_blocked)
+        link_flush(l);
+    else if (!list_is_linked(&l->dirty) && !l->write_blocked)
+        list_append(&l->gw->dirty, &l->dirty);
+    if (l->worker != NULL)
+        worker_queue_changed(l->worker);
+}
+
+bool link_put_event(struct link *l, const struct gw_packet *p)
+{
+    size_t len = GW_HEAD_LEN + p->ext.len + p->body.len;
+    uint8_t *at = link_queue_reserve(&l->queue, LINK_CHUNK_EVENTS, len);
+    if (at == NULL)
+        return false;
+    gw_packet_encode_head(at, p);
+    at += GW_HEAD_LEN;
+    if (p->ext.len > 0)
+        memcpy(at, p->ext.data, p->ext.len);
+    if (p->body.len > 0)
+        memcpy(at + p->ext.len, p->body.data, p->body.len);
+    gw_count(l->gw, COUNTER_link_bytes_out, len);
+    l->grew = true;
+    l->urgent |= p->cmd == GW_CMD_ON_MESSAGE;
+    link_touch(l);
+    return true;
+}
+
+bool link_put_packet(struct link *l, const uint8_t *packet, size_t len)
+{
+    uint8_t *at = link_queue_reserve(&l->queue, LINK_CHUNK_EVENTS, len);
+    if (at == NULL)
+        return false;
+    memcpy(at, packet, len);
+    gw_count(l->gw, COUNTER_link_bytes_out, len);
+    l->urgent = true;
+    link_touch(l);
+    return true;
+}
+
+void link_put_reply(struct link *l, const struct slice *parts, unsigned n)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < n; i++)
+        len += parts[i].len;
+    if (!net_conn_is_open(&l->conn))
+        return; /* nobody is there to hear it */
+    uint8_t *at = link_queue_reserve(&l->queue, LINK_CHUNK_REPLY, 4 + len);
+    if (at == NULL) {
+        timer_set(l->gw->up.host->loop, &l->timer, 0, on_failed);
+        return;
+    }
+    gw_put_u32(at, (uint32_t)len);
+    at += 4;
+    for (unsigned i = 0; i < n; at += parts[i++].len)
+        if (parts[i].len > 0)
+            memcpy(at, parts[i].data, parts[i].len);
+    gw_count(l->gw, COUNTER_link_bytes_out, 4 + len);
+    gw_count(l->gw, COUNTER_link_replies, 1);
+    l->urgent = true;
+    link_touch(l);
+}
+
+/* Executes again what was read, as soon as the loop has time for it. */
+static void wait_for_turn(struct link *l)
+{
+    if (!list_is_linked(&l->waiting))
+        list_append(&l->gw->waiting, &l->waiting);
+    loop_task_add(l->gw->up.host->loop, &l->gw->waiting_task);
+}
+
+/* Who asks faster than it reads the replies is not read; a worker's queue also holds events, which must not
+ * stop its commands, so it gets twice as much. */
+static bool replies_pile_up(const struct link *l)
+{
+    uint64_t limit = gw_config(l->gw)->send_to_worker_buffer_size;
+    return l->queue.bytes > (l->worker != NULL ? 2 * limit : limit) && net_conn_is_open(&l->conn);
+}
+
+/* Writes until there is no room. An error is left to the read side: net tells it as closed(). */
+void link_flush(struct link *l)
+{
+    list_remove(&l->dirty);
+    l->urgent = l->grew = false;
+    l->held_turns = 0;
+    while (l->queue.bytes > 0 && !l->write_blocked && net_conn_is_open(&l->conn)) {
+        struct iovec iov[NET_IOV_MAX];
+        int n_iov = link_queue_iov(&l->queue, iov, NET_IOV_MAX);
+        size_t asked = 0;
+        for (int i = 0; i < n_iov; i++)
+            asked += iov[i].iov_len;
+        ssize_t n = net_writev(l->gw->up.host->net, &l->conn, iov, n_iov);
+        if (n < 0)
+            break;
+        link_queue_written(&l->queue, (size_t)n);
+        l->write_blocked = (size_t)n < asked;
+    }
+    if (l->read_paused && l->job == NULL && !replies_pile_up(l))
+        wait_for_turn(l);
+    if (l->worker != NULL)
+        worker_queue_changed(l->worker);
+}
+
+static void on_writable(struct net_conn *c)
+{
+    struct link *l = CONTAINER_OF(c, struct link, conn);
+    l->write_blocked = false;
+    link_flush(l);
+}
+
+/* A write to a worker costs several times what an event does. In a storm of connects (or closes), where each
+ * turn brings a few, they are held back while there are more to read, for HELD_TURNS_MAX turns; the loop does
+ * not sleep meanwhile. */
+static bool may_wait(struct link *l)
+{
+    bool wait = !l->urgent && l->grew && l->held_turns < HELD_TURNS_MAX;
+    l->grew = false;
+    l->held_turns++;
+    return wait;
+}
+
+bool link_flush_all(struct loop_hook *hook)
+{
+    struct gatewayworker *gw = CONTAINER_OF(hook, struct gatewayworker, flush_hook);
+    for (struct list *node = gw->dirty.next; node != &gw->dirty;) {
+        struct link *l = CONTAINER_OF(node, struct link, dirty);
+        node = node->next;
+        if (!may_wait(l))
+            link_flush(l);
+    }
+    return !list_is_empty(&gw->dirty);
+}
+
+/* ---- in */
+
+static bool no_room(const struct link *l)
+{
+    struct upstream_host *host = l->gw->up.host;
+    return host->ops->room(host) == 0;
+}
+
+static void pause_reading(struct link *l)
+{
+    if (!l->read_paused && net_conn_is_open(&l->conn))
+        net_read_pause(l->gw->up.host->net, &l->conn);
+    l->read_paused = true;
+}
+
+/* May the next packet run? If not, reading stops; whoever is waited for calls link_continue. */
+static bool may_execute(struct link *l)
+{
+    if (l->job == NULL && !replies_pile_up(l)) {
+        if (!no_room(l))
+            return true;
+        wait_for_turn(l); /* deliveries of this turn are used up */
+    }
+    pause_reading(l);
+    return false;
+}
+
+static void bad_packet(struct link *l, ssize_t err, const uint8_t *data, size_t len)
+{
+    gw_count(l->gw, COUNTER_link_bad_packet, 1);
+    LOG(LOG_WARN, "link_bad_packet", "peer=%s worker=%s error=\"%s\" begins=%s", peer_text(l), link_label(l),
+        err == -EMSGSIZE ? "packet larger than worker_packet_size_max" : "lengths that do not fit the packet",
+        log_quote(data, len < 28 ? len : 28));
+}
+
+/* Executes whole packets at the front of data. Bytes used; -1: the link was closed. */
+static ssize_t execute_all(struct link *l, const uint8_t *data, size_t len)
+{
+    size_t used = 0;
+    for (unsigned n_packets = 1; used < len && may_execute(l); n_packets++) {
+        struct gw_packet p;
+        ssize_t n = gw_packet_decode(data + used, len - used, gw_config(l->gw)->worker_packet_size_max, &p);
+        if (n == 0)
+            break;
+        if (n < 0) {
+            bad_packet(l, n, data + used, len - used);
+            link_close(l, true);
+            return -1;
+        }
+        used += (size_t)n;
+        gw_count(l->gw, COUNTER_link_packets_in, 1);
+        if (!command_execute(l, &p))
+            return -1;
+        if (l->ending)
+            return (ssize_t)len;
+        if (n_packets % SLICE == 0 && loop_turn_left_ns(l->gw->up.host->loop) == 0) {
+            wait_for_turn(l);
+            pause_reading(l);
+            break;
+        }
+    }
+    return (ssize_t)used;
+}
+
+static void drop_executed(struct link *l)
+{
+    if (l->in_done == l->in.len) {
+        l->in_done = 0;
+        if (l->in.cap > LINK_INPUT_KEEP)
+            bytes_fini(&l->in);
+        else
+            bytes_clear(&l->in);
+    } else if (l->in_done > l->in.len / 2) {
+        bytes_consume(&l->in, l->in_done);
+        l->in_done = 0;
+    }
+}
+
+/* Executes what is kept. False: the link was closed. */
+static bool execute_kept(struct link *l)
+{
+    ssize_t used = execute_all(l, l->in.data + l->in_done, l->in.len - l->in_done);
+    if (used < 0)
+        return false;
+    l->in_done += (size_t)used;
+    drop_executed(l);
+    return true;
+}
+
+static bool keep(struct link *l, const uint8_t *data, size_t len)
+{
+    if (len == 0 || bytes_append(&l->in, data, len))
+        return true;
+    LOG(LOG_ERROR, "link_no_memory", "peer=%s bytes=%zu", peer_text(l), len);
+    link_close(l, true);
+    return false;
+}
+
+static void on_data(struct net_conn *c, uint8_t *data, size_t len)
+{
+    struct link *l = CONTAINER_OF(c, struct link, conn);
+    if (l->ending)
+        return;
+    gw_count(l->gw, COUNTER_link_bytes_in, len);
+    if (l->in.len > l->in_done) {
+        if (keep(l, data, len))
+            execute_kept(l);
+        return;
+    }
+    ssize_t used = execute_all(l, data, len);
+    if (used >= 0)
+        keep(l, data + used, len - (size_t)used);
+}
+
+void link_continue(struct link *l)
+{
+    list_remove(&l->waiting);
+    l->read_paused = false;
+    if (l->ending || !execute_kept(l))
+        return;
+    /* execute_kept pauses again only before a packet that it may not run; with nothing left to run, ask
+     * again. */
+    if (l->read_paused || !may_execute(l))
+        return;
+    if (net_conn_is_open(&l->conn))
+        net_read_resume(l->gw->up.host->net, &l->conn);
+    else
+        link_release(l); /* all that it had asked for is done */
+}
+
+bool link_run_waiting(struct loop_task *task)
+{
+    struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, waiting_task);
+    /* Each once, in turn: those that must wait again join the end of the list. */
+    struct list *last = gw->waiting.prev;
+    while (!list_is_empty(&gw->waiting) && !no_room(CONTAINER_OF(gw->waiting.next, struct link, waiting))) {
+        struct list *node = gw->waiting.next;
+        link_continue(CONTAINER_OF(node, struct link, waiting));
+        if (node == last)
+            break;
+    }
+    return list_is_empty(&gw->waiting);
+}
+
+static void on_closed(struct net_conn *c, int err)
+{
+    struct link *l = CONTAINER_OF(c, struct link, conn);
+    LOG(LOG_INFO, "link_closed", "peer=%s worker=%s error=\"%s\"", peer_text(l), link_label(l),
+        err != 0 ? strerror(err) : "");
+    /* What it sent before its end is done before it is forgotten: a GatewayClient sends and closes. */
+    if (l->ending || (l->job == NULL && !l->read_paused)) {
+        link_release(l);
+        return;
+    }
+    if (l->worker != NULL)
+        worker_detach(l);
+    timer_cancel(l->gw->up.host->loop, &l->timer);
+    if (l->job == NULL)
+        wait_for_turn(l);
+}
+
+static const struct net_conn_ops link_conn_ops = {
+    .data = on_data, .writable = on_writable, .closed = on_closed};

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+/* What stands behind the gateway and holds the application's logic: told of what clients do (events), tells
+ * what is to be done with them (commands). GatewayWorker's business workers are its first implementation; a
+ * pluggable one: this header is for its caller, the shard; upstream_priv.h is for implementers.
+ *
+ * The shard calls upstream_client_*; the upstream calls back through struct upstream_host. One thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "common/config.h"
+#include "common/counters.h"
+#include "net/net.h"
+#include "session/directory.h"
+
+struct buf;
+struct http_request;
+struct loop;
+struct upstream;
+struct worker;
+struct parked;
+
+/* A client as the upstream knows it: embedded in the shard's client struct, zeroed to begin with. The shard
+ * fills peer and gateway_port before it tells of the client; the rest is the upstream's and the directory's.
+ */
+struct upstream_client {
+    struct member member;
+    struct worker *worker;    /* bound to; NULL: not yet */
+    uint32_t worker_position; /* among the worker's clients */
+    uint32_t paused_position; /* among the worker's paused clients, when paused */
+    struct parked *parked;    /* events that wait because no worker is there; NULL: none */
+    struct net_addr peer;
+    uint16_t gateway_port;
+    bool heard_of : 1;   /* its ON_CONNECT is with a worker, or waits for one: an ON_CLOSE has to follow */
+    bool has_joined : 1; /* a group, once: SELECT then gives an empty array of groups instead of null, as PHP
+                          * does
+                          */
+    bool paused : 1;     /* not read until its worker reads: upstream_host_ops.resume follows */
+};
+
+/* What is sent to clients, framed at most once per form (the host's business) and shared by reference. */
+#define UPSTREAM_MESSAGE_FORMS 6
+struct upstream_message {
+    struct slice payload;
+    bool framed; /* the payload is already framed for the client: sent as it is */
+    struct buf *forms[UPSTREAM_MESSAGE_FORMS];
+};
+/* payload must live until fini. */
+static inline void upstream_message_init(struct upstream_message *m, struct slice payload, bool framed)
+{
+    *m = (struct upstream_message){.payload = payload, .framed = framed};
+}
+void upstream_message_fini(struct upstream_message *m);
+
+struct upstream_host;
+struct upstream_host_ops {
+    /* Queue m to a client. */
+    void (*send)(struct upstream_client *c, struct upstream_message *m);
+    /* Queue m (NULL: nothing), then close once it is written. The client leaves the directory within the
+     * call. */
+    void (*kick)(struct upstream_client *c, struct upstream_message *m);
+    /* Close at once; what is queued is thrown away. */
+    void (*destroy)(struct upstream_client *c);
+    /* Close for a reason of the upstream's (CLOSE_no_worker, CLOSE_worker_slow, CLOSE_too_big). */
+    void (*close)(struct upstream_client *c, enum close_reason reason);
+    /* Read the client again: upstream_client_blocked had said yes. */
+    void (*resume)(struct upstream_client *c);
+    /* How many more deliveries fit into this turn; a fan-out stops at 0 and goes on in the next one. */
+    unsigned (*room)(struct upstream_host *h);
+};
+
+/* What an upstream may use of its shard. Lives as long as the shard. */
+struct upstream_host {
+    const struct upstream_host_ops *ops;
+    const struct config *config;
+    struct counters *counters;
+    struct loop *loop;
+    struct net *net;
+    struct directory *directory;
+};
+
+/* ---- from the shard to the upstream; all of them may call back host->close for that client, nothing else */
+
+/* The client is in the directory. Always the first event of a client. */
+void upstream_client_connected(struct upstream *u, struct upstream_client *c);
+/* Its WebSocket handshake is done. */
+void upstream_client_handshaken(struct upstream *u, struct upstream_client *c,
+                                const struct http_request *req);
+/* A whole message. */
+void upstream_client_message(struct upstream *u, struct upstream_client *c, const uint8_t *data, size_t len);
+/* The client's worker does not read: do not hand over more, do not read the client, until host->resume. May
+ * close it instead, by configuration (then the result is false). */
+bool upstream_client_blocked(struct upstream *u, struct upstream_client *c);
+/* The client is gone; still in the directory, which it leaves right after this. c is not used any more. */
+void upstream_client_closed(struct upstream *u, struct upstream_client *c);
+
+/* Nothing is waiting to be written to a worker. */
+bool upstream_is_flushed(const struct upstream *u);
+/* The last client is gone: end the connections to the workers so that all that was written arrives;
+ * is_finished once that is so, or after a bounded time. */
+void upstream_finish(struct upstream *u);
+bool upstream_is_finished(const struct upstream *u);
+/* Closes everything, counts what could not be delivered. */
+void upstream_free(struct upstream *u);

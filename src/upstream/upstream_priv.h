@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/* For implementers of an upstream (upstream.h). */
+#pragma once
+
+#include "upstream/upstream.h"
+
+struct upstream_ops {
+    void (*client_connected)(struct upstream *u, struct upstream_client *c);
+    void (*client_handshaken)(struct upstream *u, struct upstream_client *c, const struct http_request *req);
+    void (*client_message)(struct upstream *u, struct upstream_client *c, const uint8_t *data, size_t len);
+    bool (*client_blocked)(struct upstream *u, struct upstream_client *c);
+    void (*client_closed)(struct upstream *u, struct upstream_client *c);
+    bool (*is_flushed)(const struct upstream *u);
+    void (*finish)(struct upstream *u);
+    bool (*is_finished)(const struct upstream *u);
+    void (*free)(struct upstream *u);
+};
+
+/* First member of every implementation. */
+struct upstream {
+    const struct upstream_ops *ops;
+    struct upstream_host *host;
+};
