@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#include "main/commands.h"
+
+#include <stdlib.h>
+
+#include "shard/shard.h"
+#include "supervisor/supervisor.h"
+
+static int check_listeners(const struct config *cfg)
+{
+    struct config_error *err = calloc(1, sizeof *err);
+    if (err == NULL)
+        return EXIT_RUNTIME;
+    int r = config_check_gateway(cfg, err);
+    if (r < 0)
+        config_error_print(stderr, err);
+    free(err);
+    return r < 0 ? EXIT_CONFIG : EXIT_OK;
+}
+
+int cmd_gateway(int argc, char **argv)
+{
+    struct options opt;
+    struct config cfg;
+
+    int status = options_parse_and_load(argc, argv, "ct", &opt, &cfg);
+    if (status >= 0)
+        return status;
+    status = check_listeners(&cfg);
+    if (status == EXIT_OK && opt.test) {
+        config_print(stdout, &cfg);
+        fprintf(stderr, "%s: the configuration is good\n", cfg.source_path);
+    } else if (status == EXIT_OK) {
+        status = supervisor_run(&cfg, shard_main);
+    }
+    config_fini(&cfg);
+    return status;
+}

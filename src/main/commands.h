@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+/* The subcommands of tgg. Each gets argv from its own name on and returns the exit status. */
+#pragma once
+
+#include "common/config.h"
+
+#define EXIT_OK      0
+#define EXIT_RUNTIME 1
+#define EXIT_USAGE   2
+#define EXIT_CONFIG  78 /* EX_CONFIG of sysexits.h */
+
+#define CONFIG_PATH_DEFAULT "/etc/tgg_gw/tgg_conf.ini"
+
+int cmd_gateway(int argc, char **argv);
+int cmd_register(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+
+/* ---- options that several have */
+struct options {
+    const char *config_path; /* -c FILE, else CONFIG_PATH_DEFAULT */
+    bool config_given;
+    bool test;          /* -t */
+    bool json;          /* --json */
+    unsigned http_port; /* --http PORT */
+};
+
+/* `allowed` holds the letters that this command takes: c, t, j (--json), p (--http). -1 when it can go on,
+ * else the exit status (usage has been printed, as asked for or to stderr). */
+int options_parse(int argc, char **argv, const char *allowed, struct options *ret);
+
+/* Load the configuration or print what is wrong with it. EXIT_OK, else the exit status. */
+int options_load(const struct options *opt, struct config *ret);
+
+/* Both, as most commands want it. -1 when the command can go on (and ends with config_fini()), else the exit
+ * status. */
+int options_parse_and_load(int argc, char **argv, const char *allowed, struct options *ret,
+                           struct config *ret_cfg);

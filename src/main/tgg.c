@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+/* tgg COMMAND: see man/tgg.8. */
+#include <stdio.h>
+#include <string.h>
+
+#include "main/commands.h"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *text;
+};
+static const struct command commands[] = {
+    {"gateway", cmd_gateway,
+     "serve clients: the supervisor and its shard (-t: only check the configuration)"},
+    {"register", cmd_register, "where gateways and business workers find each other"},
+    {"run", cmd_run, "register, gateway, demo worker and demo page in one, nothing to configure"},
+    {"status", cmd_status, "the state and the counters of a running gateway"},
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "usage: tgg COMMAND [options]\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].text);
+    fprintf(out, "\ntgg COMMAND --help tells the options; tgg --version the version; more in tgg(8) and "
+                 "tgg_conf.ini(5).\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        printf("tgg %s\n", TGG_VERSION);
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "tgg: %s is not a command\n", argv[1]);
+    print_help(stderr);
+    return EXIT_USAGE;
+}

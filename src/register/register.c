@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+#include "register/register.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/pool.h"
+#include "common/listen_socket.h"
+#include "common/log_setup.h"
+#include "register/register_priv.h"
+
+#define BACKLOG           1024
+#define TURN_NS_MAX       UINT64_C(10000000)
+#define DESCRIPTORS_SPARE 64 /* beside the connections: log, epoll, listener, standard streams */
+
+/* ---- before the run */
+
+static void signal_set(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGUSR1);
+}
+
+void register_block_signals(void)
+{
+    sigset_t set;
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
+    signal_set(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+int register_listen(const struct config *cfg, struct config_error *err)
+{
+    char why[320];
+    uint16_t port = (uint16_t)cfg->reg.port;
+    int fd = listen_socket_open(cfg->reg.address, port, BACKLOG);
+
+    if (fd >= 0)
+        return fd;
+    bool address = fd == -EADDRNOTAVAIL;
+    if (err->path[0] == '\0')
+        snprintf(err->path, sizeof err->path, "%s", cfg->source_path);
+    config_error_add(err, address ? cfg->reg.line.address : cfg->reg.line.port, "register",
+                     address ? "address" : "port", "%s",
+                     listen_socket_explain(fd, cfg->reg.address, port, why, sizeof why));
+    return fd;
+}
+
+static void raise_descriptors(uint64_t wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < wanted + DESCRIPTORS_SPARE)
+        LOG(LOG_WARN, "few_descriptors", "limit=%" PRIu64 " max_connections=%" PRIu64,
+            (uint64_t)limit.rlim_cur, wanted);
+}
+
+/* ---- the listener */
+
+static struct net_conn *on_accepted(struct net_listener *l, const struct net_addr *addr,
+                                    const struct net_addr *local)
+{
+    struct register_server *s = CONTAINER_OF(l, struct register_server, listener);
+    struct peer *p = register__peer_new(s, addr);
+
+    (void)local;
+    if (p == NULL) {
+        s->stats.refused++;
+        LOG(LOG_WARN, "register_refused", "connections=%zu note=\"at max_connections\"", pool_used(s->peers));
+        return NULL;
+    }
+    s->stats.accepted++;
+    return &p->conn;
+}
+
+static void on_accept_failed(struct net_listener *l, int err)
+{
+    (void)l;
+    LOG(LOG_ERROR, "accept_failed", "error=\"%s\"", strerror(err));
+}
+
+static const struct net_listener_ops listener_ops = {.accepted = on_accepted,
+                                                     .accept_failed = on_accept_failed};
+
+/* ---- the list goes out once per turn, however many gateways came and left in it */
+
+static bool broadcast(struct loop_hook *h)
+{
+    struct register_server *s = CONTAINER_OF(h, struct register_server, broadcast_hook);
+    struct bytes line = {0};
+
+    if (!s->changed)
+        return false;
+    s->changed = false;
+    register__append_list(s, &line);
+    if (line.failed) {
+        LOG(LOG_ERROR, "broadcast_failed", "error=\"no memory\"");
+        s->changed = true; /* the next turn tries again */
+        return false;
+    }
+    s->stats.broadcasts++;
+    for (struct list *l = s->workers.next, *next; l != &s->workers; l = next) {
+        next = l->next; /* sending may end this one, no other */
+        register__peer_send(CONTAINER_OF(l, struct peer, worker_link), &line);
+    }
+    bytes_fini(&line);
+    /* A worker that was ended may have been a gateway, too. */
+    return s->changed;
+}
+
+/* ---- signals */
+
+static void reopen_log(void)
+{
+    int r = log_reopen();
+    if (r < 0)
+        LOG(LOG_ERROR, "log_not_reopened", "error=\"%s\"", strerror(-r));
+    LOG(LOG_NOTICE, "log_reopened", "signal=USR1");
+}
+
+static void on_signal(struct net_watch *w)
+{
+    struct register_server *s = CONTAINER_OF(w, struct register_server, signals);
+    struct signalfd_siginfo info;
+
+    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGUSR1)
+            reopen_log();
+        else
+            loop_stop(s->loop);
+    }
+}
+
+static int watch_signals(struct register_server *s)
+{
+    sigset_t set;
+
+    signal_set(&set);
+    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return s->signal_fd < 0 ? -errno : net_epoll_watch_add(s->net, &s->signals, s->signal_fd);
+}
+
+/* ---- the run */
+
+static int server_init(struct register_server *s, const struct config *cfg)
+{
+    int err = -ENOMEM;
+
+    *s = (struct register_server){
+        .secret = config_register_secret(cfg),
+        .auth_timeout_ms = cfg->reg.auth_timeout * 1000,
+        .listener = {.ops = &listener_ops},
+        .broadcast_hook = {.run = broadcast},
+        .signals = {.readable = on_signal},
+        .signal_fd = -1,
+    };
+    list_init(&s->gateways);
+    list_init(&s->workers);
+    list_init(&s->others);
+    s->loop = loop_new(&loop_clock_monotonic, TURN_NS_MAX);
+    if (s->loop == NULL)
+        return err;
+    s->peers = pool_new("register_peers", sizeof(struct peer), cfg->reg.max_connections);
+    s->net = s->peers != NULL ? net_epoll_new(s->loop, &err) : NULL;
+    if (s->net == NULL)
+        return err;
+    loop_hook_add(s->loop, &s->broadcast_hook);
+    return watch_signals(s);
+}
+
+static void close_all(struct list *head, size_t link_offset)
+{
+    while (!list_is_empty(head))
+        register__peer_close((struct peer *)((char *)head->next - link_offset), false);
+}
+
+static void server_fini(struct register_server *s)
+{
+    if (s->net != NULL) {
+        close_all(&s->others, offsetof(struct peer, other_link));
+        close_all(&s->workers, offsetof(struct peer, worker_link));
+        close_all(&s->gateways, offsetof(struct peer, gateway_link));
+        if (s->listener.handle != 0)
+            net_listener_close(s->net, &s->listener);
+        loop_hook_remove(s->loop, &s->broadcast_hook);
+        if (s->signals.handle != 0)
+            net_epoll_watch_remove(s->net, &s->signals);
+        net_free(s->net);
+    }
+    if (s->signal_fd >= 0)
+        close(s->signal_fd);
+    if (s->peers != NULL)
+        pool_free(s->peers);
+    if (s->loop != NULL)
+        loop_free(s->loop);
+    register_line_fini(&s->line);
+}
+
+static void log_stats(const struct register_stats *t)
+{
+    LOG(LOG_NOTICE, "register_ended",
+        "accepted=%" PRIu64 " refused=%" PRIu64 " timeouts=%" PRIu64 " bad_lines=%" PRIu64
+        " wrong_keys=%" PRIu64 " slow_readers=%" PRIu64 " broadcasts=%" PRIu64,
+        t->accepted, t->refused, t->timeouts, t->bad_lines, t->wrong_keys, t->slow_readers, t->broadcasts);
+}
+
+static int log_ready(const struct config *cfg)
+{
+    struct config_error err = {0};
+    snprintf(err.path, sizeof err.path, "%s", cfg->source_path);
+    if (log_setup(cfg, "register", "register.log", &err) == 0)
+        return 0;
+    config_error_print(stderr, &err);
+    return -EINVAL;
+}
+
+int register_run(const struct config *cfg, int listen_fd)
+{
+    struct register_server s;
+
+    register_block_signals();
+    prctl(PR_SET_NAME, "tgg register");
+    if (log_ready(cfg) < 0)
+        return 1;
+    raise_descriptors(cfg->reg.max_connections);
+    int r = server_init(&s, cfg);
+    if (r == 0)
+        r = net_listen_fd(s.net, &s.listener, listen_fd);
+    if (r == 0) {
+        LOG(LOG_NOTICE, "register_started", "version=%s address=%s port=%" PRIu64 " secret_key=%s",
+            TGG_VERSION, cfg->reg.address, cfg->reg.port, s.secret[0] != '\0' ? "set" : "empty");
+        loop_run(s.loop);
+        log_stats(&s.stats);
+    } else {
+        LOG(LOG_ERROR, "register_not_started", "error=\"%s\"", strerror(-r));
+    }
+    server_fini(&s);
+    log_close();
+    return r == 0 ? 0 : 1;
+}

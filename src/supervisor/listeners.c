@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+#include "supervisor/listeners.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/listen_socket.h"
+
+#define INTERNAL_BACKLOG 4096
+
+struct range {
+    uint32_t net;
+    unsigned bits;
+};
+
+/* What filter_var(FILTER_FLAG_NO_PRIV_RANGE | FILTER_FLAG_NO_RES_RANGE) refuses, and so listens on as it
+ * stands. */
+static const struct range not_public[] = {
+    {0x0a000000, 8}, {0xac100000, 12}, {0xc0a80000, 16}, {0x00000000, 8},
+    {0x7f000000, 8}, {0xa9fe0000, 16}, {0xf0000000, 4},
+};
+
+static bool is_public(uint32_t ip)
+{
+    for (size_t i = 0; i < sizeof not_public / sizeof not_public[0]; i++) {
+        if ((ip ^ not_public[i].net) >> (32 - not_public[i].bits) == 0)
+            return false;
+    }
+    return true;
+}
+
+char *listeners_internal_address(const struct config *cfg, char *buf, size_t cap)
+{
+    uint32_t ip = cfg->gateway.lan_ip;
+    if (cfg->gateway.inner_listen[0] != '\0')
+        snprintf(buf, cap, "%s", cfg->gateway.inner_listen);
+    else if (is_public(ip))
+        snprintf(buf, cap, "0.0.0.0");
+    else
+        snprintf(buf, cap, "%u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255, ip & 255);
+    return buf;
+}
+
+/* The key to blame: the address when that is wrong, else the port. */
+static unsigned blame(int err, uint32_t address_line, uint32_t port_line, const char *address_key,
+                      const char *port_key, const char **ret_key)
+{
+    bool address = err == -EADDRNOTAVAIL || err == -EINVAL || err == -EAFNOSUPPORT;
+    *ret_key = address ? address_key : port_key;
+    return address ? address_line : port_line;
+}
+
+static int open_client(const struct config_listen *l, struct config_error *err)
+{
+    char why[320], label[64];
+    const char *key;
+    int fd = listen_socket_open(l->address, (uint16_t)l->port, (int)l->backlog);
+
+    if (fd >= 0)
+        return fd;
+    unsigned line = blame(fd, l->line.address, l->line.port, "address", "port", &key);
+    snprintf(label, sizeof label, "listen %s", l->name);
+    config_error_add(err, line, label, key, "%s",
+                     listen_socket_explain(fd, l->address, (uint16_t)l->port, why, sizeof why));
+    return fd;
+}
+
+static int open_internal(const struct config *cfg, struct config_error *err)
+{
+    const struct config_gateway *g = &cfg->gateway;
+    char why[320], address[80];
+    const char *key;
+    bool inner = g->inner_listen[0] != '\0';
+
+    listeners_internal_address(cfg, address, sizeof address);
+    int fd = listen_socket_open(address, (uint16_t)g->start_port, INTERNAL_BACKLOG);
+    if (fd >= 0)
+        return fd;
+    unsigned line = blame(fd, inner ? g->line.inner_listen : g->line.lan_ip, g->line.start_port,
+                          inner ? "inner_listen" : "lan_ip", "start_port", &key);
+    config_error_add(err, line, "gateway", key, "%s",
+                     listen_socket_explain(fd, address, (uint16_t)g->start_port, why, sizeof why));
+    return fd;
+}
+
+int listeners_open(const struct config *cfg, struct listeners *ret, struct config_error *err)
+{
+    struct listeners l = {.n = cfg->n_listeners};
+    bool failed = false;
+
+    for (unsigned i = 0; i < l.n; i++) {
+        l.fds[i] = open_client(&cfg->listen[i], err);
+        failed |= l.fds[i] < 0;
+    }
+    l.internal_fd = open_internal(cfg, err);
+    if (failed || l.internal_fd < 0) {
+        listeners_close(&l);
+        return -EINVAL;
+    }
+    *ret = l;
+    return 0;
+}
+
+void listeners_close(struct listeners *l)
+{
+    for (unsigned i = 0; i < l->n; i++) {
+        if (l->fds[i] >= 0)
+            close(l->fds[i]);
+    }
+    if (l->internal_fd >= 0)
+        close(l->internal_fd);
+    *l = (struct listeners){.internal_fd = -1};
+}
