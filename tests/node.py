@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""A gateway under test, whichever it is: tgg started here (proc.py), or one that runs already (TGG_ORACLE_GATEWAY).
+
+Site is what a test holds: it opens links and clients, and at the end closes them and sees that the gateway has let
+go of all of them.
+"""
+
+import os
+import resource
+
+from gwproto import ON_CONNECT, ON_WEBSOCKET_CONNECT, PATIENCE, ClientLink, EchoWorker, WorkerLink
+from proc import wait_for
+from wsclient import FrameClient, TcpClient, TextClient, WsClient
+
+PROTOCOLS = ("websocket", "text", "frame", "tcp")
+
+
+class OracleGateway:
+    """A gateway that runs already: TGG_ORACLE_GATEWAY="websocket=3010@3100,text=3011@3110,...": protocol = client
+    port @ internal port, all on 127.0.0.1. PHP has one internal port per listener and no counters."""
+
+    is_oracle = True
+
+    def __init__(self, text):
+        self.ports = {}
+        for part in text.split(","):
+            protocol, _, ports = part.strip().partition("=")
+            client, _, internal = ports.partition("@")
+            self.ports[protocol] = (int(client), int(internal))
+
+    def client_address(self, protocol):
+        return ("127.0.0.1", self.ports[protocol][0])
+
+    def internal_address(self, protocol="websocket"):
+        return ("127.0.0.1", self.ports[protocol][1])
+
+    def counters(self):
+        return None
+
+    def stop(self):
+        pass
+
+
+def oracle():
+    text = os.environ.get("TGG_ORACLE_GATEWAY")
+    return OracleGateway(text) if text else None
+
+
+CLIENTS = {"websocket": WsClient, "text": TextClient, "frame": FrameClient, "tcp": TcpClient}
+
+
+class Site:
+    """Links and clients of one test at one gateway."""
+
+    def __init__(self, gateway, protocol="websocket"):
+        self.gateway = gateway
+        self.protocol = protocol
+        self.clients = []
+        self.links = []
+        self._before = gateway.counters()
+        self._worker = None
+        self._g = None
+
+    # -- links
+
+    @property
+    def internal(self):
+        return self.gateway.internal_address(self.protocol)
+
+    def worker_link(self, worker_key=None, sync=True, **how):
+        """A business worker that has been taken."""
+        link = WorkerLink(self.internal, worker_key, **how)
+        self.links.append(link)
+        if sync:
+            link.sync()
+        return link
+
+    def client_link(self, **how):
+        link = ClientLink(self.internal, **how)
+        self.links.append(link)
+        return link
+
+    def echo_worker(self, on_event, **how):
+        worker = EchoWorker(self.internal, on_event, **how)
+        self.links.append(worker)
+        return worker
+
+    @property
+    def worker(self):
+        """The test's first worker."""
+        if self._worker is None:
+            self._worker = self.worker_link()
+        return self._worker
+
+    def with_worker(self):
+        assert self.worker
+        return self
+
+    @property
+    def g(self):
+        """The test's GatewayClient link."""
+        if self._g is None:
+            self._g = self.client_link()
+        return self._g
+
+    # -- clients
+
+    def connect(self, listener=None, **how):
+        """A client, without waiting for what a worker hears of it."""
+        listener = listener or self.protocol
+        protocol = listener if self.gateway.is_oracle else self.gateway.sections["listen " + listener]["protocol"]
+        client = CLIENTS[protocol](self.gateway.client_address(listener), **how)
+        client.port = client.sock.getsockname()[1]
+        self.clients.append(client)
+        return client
+
+    def client(self, listener=None, worker=None, **how):
+        """A client whose ON_CONNECT (and ON_WEBSOCKET_CONNECT) the worker has had: client.id, client.event."""
+        worker = worker or self.worker
+        client = self.connect(listener, **how)
+        client.event = worker.wait(ON_CONNECT, client_port=client.port)
+        client.id = client.event.connection_id
+        if isinstance(client, WsClient) and how.get("open", True):
+            client.connect_event = worker.wait(ON_WEBSOCKET_CONNECT, client.id)
+        return client
+
+    # -- counters: how they changed since the test began
+
+    def counter(self, name):
+        now = self.gateway.counters()
+        return now[name] - self._before[name]
+
+    def gauge(self, name):
+        return self.gateway.counters()[name]
+
+    def wait_counter(self, name, value, timeout=PATIENCE):
+        self._wait(lambda: self.counter(name), lambda now: now >= value, timeout, "%s to become %d" % (name, value))
+        assert self.counter(name) == value, name
+
+    def wait_gauge(self, name, value, timeout=PATIENCE):
+        self._wait(lambda: self.gauge(name), lambda now: now == value, timeout, "%s to become %d" % (name, value))
+
+    @staticmethod
+    def _wait(read, good, timeout, what):
+        try:
+            wait_for(lambda: good(read()), timeout, what)
+        except TimeoutError:
+            raise TimeoutError("%s: it is %d" % (what, read())) from None
+
+    # -- the end
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        if not self.gateway.is_oracle:
+            if self.gateway.is_running():
+                self._drain()
+        else:
+            with ClientLink(self.internal) as g:
+                wait_for(lambda: g.group_count() == 0, what="every client gone")
+        for link in self.links:
+            link.close()
+        if not self.gateway.is_oracle and self.gateway.is_running():
+            self.wait_gauge("links", 0)
+
+    def _drain(self):
+        """Nobody may hold the gateway back: links that do not read are closed first."""
+        for link in self.links:
+            if isinstance(link, WorkerLink) and not link.ended and link.sock.fileno() >= 0:
+                try:
+                    link.quiet(0.001)
+                except OSError:
+                    pass
+        self.wait_gauge("clients", 0)
+
+
+def raise_file_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""Processes under test: tgg's subcommands with a configuration written for them, on free ports, in a folder of the
+test's own. A process that ends when it should not, or that has a sanitizer's report in its stderr, fails the test.
+
+TGG_BUILD names the build directory (default: build in the root of the tree)."""
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.abspath(os.environ.get("TGG_BUILD", os.path.join(ROOT, "build")))
+TGG = os.path.join(BUILD, "src", "main", "tgg")
+PATIENCE = float(os.environ.get("TGG_PATIENCE", "20"))  # s; sanitizers on a loaded machine are slow, nothing waits so long when all is well
+
+SANITIZER_REPORT = re.compile(r"ERROR: (Address|Leak|Thread|Undefined\w*)Sanitizer|runtime error: |\bassert_failed\b")
+# A shard that a test killed says signal=9; any other end of it while the gateway runs is a fault, however well the
+# supervisor hides it.
+SHARD_DEATH = re.compile(r"^(?!.*signal\W+9\b).*\bshard_died\b.*$", re.M)
+
+
+class ProcessFailed(AssertionError):
+    pass
+
+
+def wait_for(condition, timeout=PATIENCE, what="condition"):
+    """Poll until condition() is true; its value."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError("%s: not in %g s, last %r" % (what, timeout, value))
+        time.sleep(0.01)
+
+
+_given_ports = set()
+
+
+def free_port():
+    """A port that nobody listens on, each one once per test run. Below the ephemeral range where that is possible, so
+    that no outgoing connection of another test takes it in between."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        low = int(f.read().split()[0])
+    base = 10000 + (os.getpid() * 97) % max(low - 12000, 1) if low > 14000 else 0
+    for i in range(5000):
+        port = 0 if base == 0 else base + i
+        if port in _given_ports:
+            continue
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            port = s.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
+    raise RuntimeError("no free port")
+
+
+def config_text(sections):
+    """INI text from {"gateway": {...}, "listen NAME": {...}, ...}; None as a value leaves the key out."""
+    out = []
+    for title, keys in sections.items():
+        out.append("[%s]" % title)
+        for key, value in keys.items():
+            if value is None:
+                continue
+            if isinstance(value, bool):
+                value = "yes" if value else "no"
+            out.append("%s = %s" % (key, value))
+        out.append("")
+    return "\n".join(out)
+
+
+def sanitizer_env():
+    env = dict(os.environ)
+    env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=99")
+    env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1:exitcode=99")
+    return env
+
+
+class Process:
+    """One child with its stdout and stderr in files."""
+
+    def __init__(self, argv, folder, name, env=None):
+        self.name = name
+        self.argv = [str(a) for a in argv]
+        self.out_path = os.path.join(str(folder), name + ".out")
+        self.err_path = os.path.join(str(folder), name + ".err")
+        self.expected_end = False
+        with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
+            self.popen = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env or sanitizer_env(), start_new_session=True
+            )
+
+    def kill_all(self):
+        """End it and its children, whatever state they are in."""
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait()
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def out(self):
+        with open(self.out_path, errors="replace") as f:
+            return f.read()
+
+    def err(self):
+        with open(self.err_path, errors="replace") as f:
+            return f.read()
+
+    def is_running(self):
+        return self.popen.poll() is None
+
+    def send_signal(self, number):
+        self.popen.send_signal(number)
+
+    def wait(self, timeout=PATIENCE):
+        """Its exit status, once it has ended by itself."""
+        self.expected_end = True
+        return self.popen.wait(timeout)
+
+    def check(self):
+        """Raises when it died, or a sanitizer had something to say."""
+        if not self.expected_end and not self.is_running():
+            raise ProcessFailed("%s ended with %s\n%s" % (self.name, self.popen.returncode, self.err()[-4000:]))
+        err = self.err()
+        report = SANITIZER_REPORT.search(err) or SHARD_DEATH.search(err)
+        if report:
+            raise ProcessFailed("%s: %s\n%s" % (self.name, report.group(0), err[-8000:]))
+
+    def stop(self, number=signal.SIGINT, timeout=PATIENCE):
+        """End it and check it: the exit status must be 0, whatever the signal but KILL."""
+        was_expected = self.expected_end
+        if not was_expected:
+            self.check()
+        self.expected_end = True
+        if self.is_running():
+            self.send_signal(number)
+        try:
+            status = self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill_all()
+            raise ProcessFailed("%s did not end in %g s after signal %d\n%s" % (self.name, timeout, number, self.err()[-4000:]))
+        self.check()
+        if not was_expected and number != signal.SIGKILL and status != 0:
+            raise ProcessFailed("%s: exit status %s\n%s" % (self.name, status, self.err()[-4000:]))
+        return status
+
+
+def run_tgg(*args, timeout=PATIENCE):
+    """A tgg command that ends by itself: subprocess.CompletedProcess with text."""
+    done = subprocess.run(
+        [TGG, *[str(a) for a in args]],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        env=sanitizer_env(),
+    )
+    report = SANITIZER_REPORT.search(done.stderr)
+    if report:
+        raise ProcessFailed("tgg %s\n%s" % (" ".join(map(str, args)), done.stderr[-8000:]))
+    return done
+
+
+class Service:
+    """A tgg subcommand that runs on, with its configuration in `folder`."""
+
+    subcommand = None
+
+    def __init__(self, folder, sections):
+        self.folder = str(folder)
+        self.sections = sections
+        self.config_path = os.path.join(self.folder, "tgg_conf.ini")
+        self.write_config()
+        self.process = None
+
+    def write_config(self):
+        with open(self.config_path, "w") as f:
+            f.write(config_text(self.sections))
+
+    def start(self):
+        assert self.process is None or not self.process.is_running()
+        self.process = Process([TGG, self.subcommand, "-c", self.config_path], self.folder, self.subcommand)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.process.kill_all()
+            raise
+        return self
+
+    def wait_ready(self):
+        raise NotImplementedError
+
+    def is_running(self):
+        return self.process is not None and self.process.is_running()
+
+    def log(self):
+        """What it has logged so far."""
+        return self.process.err()
+
+    def wait_log(self, text, timeout=PATIENCE):
+        wait_for(lambda: text in self.log(), timeout, "%r in the log" % text)
+
+    def check(self):
+        self.process.check()
+
+    def stop(self, number=signal.SIGINT, timeout=PATIENCE):
+        if self.process is None:
+            return None
+        if self.process.expected_end and not self.process.is_running():
+            self.process.check()
+            return self.process.popen.returncode
+        return self.process.stop(number, timeout)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+def can_connect(address):
+    try:
+        socket.create_connection(address, timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+class Register(Service):
+    """tgg register; Register(folder, secret_key="x", auth_timeout=1)."""
+
+    subcommand = "register"
+
+    def __init__(self, folder, log=None, port=None, start=True, **keys):
+        self.address = ("127.0.0.1", port or free_port())
+        sections = {
+            "register": {"address": "127.0.0.1", "port": self.address[1], **keys},
+            "log": {"level": "info", **(log or {})},
+        }
+        super().__init__(folder, sections)
+        if start:
+            self.start()
+
+    def wait_ready(self):
+        def ready():
+            self.process.check()
+            return can_connect(self.address)
+
+        wait_for(ready, what="the register to listen")
+
+
+HEAD_BYTES = 128  # before the counters, src/common/shard_shm.h
+
+
+class Gateway(Service):
+    """tgg gateway with a listener per protocol, named like it.
+
+    gateway, register, log: keys of those sections. listen: {"websocket": {...}} adds keys to a listener, or
+    {"other": {"protocol": "text", ...}} another listener; {"frame": None} leaves one out."""
+
+    subcommand = "gateway"
+    is_oracle = False
+
+    def __init__(self, folder, gateway=None, listen=None, register=None, log=None, registers=(), start=True):
+        self.runtime_dir = os.path.join(str(folder), "run")
+        self.ports = {}
+        addresses = ["%s:%d" % r for r in registers] or ["127.0.0.1:%d" % free_port()]
+        sections = {
+            "gateway": {
+                "lan_ip": "127.0.0.1",
+                "start_port": free_port(),
+                "register_address": ", ".join(addresses),
+                "runtime_dir": self.runtime_dir,
+                "drain_timeout": 2,
+                **(gateway or {}),
+            },
+            "log": {"level": "info", **(log or {})},
+        }
+        if register:
+            sections["register"] = register
+        self._counter_names = None
+        self._add_listeners(sections, listen or {})
+        super().__init__(folder, sections)
+        if start:
+            self.start()
+
+    def _add_listeners(self, sections, listen):
+        wanted = {name: {} for name in ("websocket", "text", "frame", "tcp")}
+        for name, keys in listen.items():
+            if keys is None:
+                wanted.pop(name, None)
+            else:
+                wanted[name] = keys
+        for name, keys in wanted.items():
+            keys = {"address": "127.0.0.1", "port": free_port(), "protocol": name, **keys}
+            self.ports[name] = int(keys["port"])
+            sections["listen " + name] = keys
+
+    @property
+    def internal_port(self):
+        return int(self.sections["gateway"]["start_port"])
+
+    def client_address(self, listener):
+        return ("127.0.0.1", self.ports[listener])
+
+    def internal_address(self, listener=None):
+        return ("127.0.0.1", self.internal_port)
+
+    def wait_ready(self):
+        def ready():
+            self.process.check()
+            status = self.status()
+            return status is not None and status["shards"][0]["state"] == "running"
+
+        wait_for(ready, what="the shard to run")
+
+    def status(self):
+        """What `tgg status --json` says, None while there is nothing to read."""
+        done = run_tgg("status", "--json", "-c", self.config_path)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def shard_pid(self):
+        return self.status()["shards"][0]["pid"]
+
+    def counters(self):
+        """Every counter and gauge of the shard by name, also after its death."""
+        if self._counter_names is None:
+            self._counter_names = list(self.status()["shards"][0]["counters"])
+        with open(os.path.join(self.runtime_dir, "shard-0.shm"), "rb") as f:
+            data = f.read()
+        names = self._counter_names
+        return dict(zip(names, struct.unpack_from("=%dQ" % len(names), data, HEAD_BYTES)))
