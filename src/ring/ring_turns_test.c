@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+/* Every order in which two sides can meet that matters, one after the other, on one thread: while one is at a
+ * named place (ring_fault.h), the other takes a whole turn. What must hold each time: a consumer that sleeps
+ * with something to read has been woken, a producer that waits with room there has been told. */
+#define TGG_RING_FAULTS /* as the library that it is linked with */
+#include "ring/ring_util_test.h"
+
+static enum ring_fault turn_at;
+static void (*turn)(void);
+static bool turn_taken;
+
+void ring__fault(enum ring_fault at)
+{
+    void (*now)(void) = turn;
+    if (at != turn_at || now == NULL)
+        return;
+    turn = NULL; /* once, and not within itself */
+    now();
+    turn_taken = true;
+}
+
+static struct test_ring t;
+static struct bell_shm bell;
+static bool slept, woke, waits, told;
+
+static void producer_publishes(void)
+{
+    assert_int_equal(put(&t.w, RING_BULK, 7, 8), 0);
+    woke |= ring_publish(&t.w);
+}
+
+static void consumer_sleeps(void)
+{
+    slept = ring_prepare_sleep(&t.r);
+}
+
+/* A consumer of many rings: takes the bits, reads, sleeps. */
+static void consumer_asks_the_bell(void)
+{
+    struct ring_record got;
+    uint64_t bits = bell_take(&bell);
+    while (bits != 0 && ring_read(&t.r, &got) == 1)
+        ;
+    slept = bell_prepare_sleep(&bell);
+}
+
+/* Meet at every place; stale: the bit is set from a record that was read without asking the bell. */
+static unsigned meet_everywhere(void (*first)(void), void (*second)(void), bool stale, bool shared_bell)
+{
+    unsigned met = 0;
+    for (turn_at = 0; turn_at < RING_FAULT_N; turn_at++) {
+        test_ring_open(&t, 512, 0, 0);
+        memset(&bell, 0, sizeof bell);
+        if (shared_bell)
+            assert_int_equal(ring_writer_attach(&t.w, t.mem, t.bytes, &bell, 3), 0);
+        turn = NULL;
+        if (stale) {
+            producer_publishes();
+            expect(&t.r, RING_BULK, 7, 8);
+        }
+        slept = woke = turn_taken = false;
+        turn = second;
+        first();
+        met += turn_taken;
+        struct ring_record got;
+        if (turn_taken && slept && ring_read(&t.r, &got) == 1)
+            assert_true(woke);
+        test_ring_close(&t);
+    }
+    return met;
+}
+
+static void no_wake_up_is_lost_wherever_the_sides_meet(void **state)
+{
+    for (int stale = 0; stale < 2; stale++) {
+        assert_true(meet_everywhere(consumer_sleeps, producer_publishes, stale, false) >= 2);
+        assert_true(meet_everywhere(producer_publishes, consumer_sleeps, stale, false) >= 3);
+        assert_true(meet_everywhere(consumer_asks_the_bell, producer_publishes, stale, true) >= 2);
+        assert_true(meet_everywhere(producer_publishes, consumer_asks_the_bell, stale, true) >= 3);
+    }
+}
+
+static void producer_wants_room(void)
+{
+    waits = ring_want_room(&t.w, RING_BULK, ring_record_max(&t.w));
+}
+
+static void consumer_reads_all(void)
+{
+    struct ring_record got;
+    while (ring_read(&t.r, &got) == 1)
+        ;
+    told |= ring_release(&t.r);
+}
+
+static void no_room_is_missed_wherever_the_sides_meet(void **state)
+{
+    unsigned met = 0;
+    for (int who = 0; who < 2; who++) {
+        for (turn_at = 0; turn_at < RING_FAULT_N; turn_at++) {
+            turn = NULL;
+            waits = told = turn_taken = false;
+            test_ring_open(&t, 512, 0, 0);
+            while (put(&t.w, RING_BULK, 1, 100) == 0)
+                ;
+            ring_publish(&t.w);
+            turn = who == 0 ? producer_wants_room : consumer_reads_all;
+            who == 0 ? consumer_reads_all() : producer_wants_room();
+            met += turn_taken;
+            /* All has been released by now. */
+            if (waits)
+                assert_true(told || !turn_taken);
+            test_ring_close(&t);
+        }
+    }
+    assert_true(met >= 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_wake_up_is_lost_wherever_the_sides_meet),
+        cmocka_unit_test(no_room_is_missed_wherever_the_sides_meet),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
