@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+/* Inside of tgg-load: one process, one thread, one epoll set, N WebSocket connections with messages of one
+ * size.
+ *
+ *   load.c          options, the turn, phases (connect, ready, warm-up, measured window), the line of results
+ *   load_conn.c     one connection: connect, handshake, frames in and out
+ *   load_echo.c     echo: closed loop (k outstanding) or open loop (fixed rate)
+ *   load_fanout.c   one sender, everybody receives
+ *   load_connect.c  connect, handshake, close, over and over
+ *   load_idle.c     connections that do nothing */
+#pragma once
+
+#include "hist.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CPU_PIDS_MAX   64
+#define FRAME_HEAD     8u /* of our own frames at most: two bytes, 16-bit length, mask */
+#define PAYLOAD_MIN    16u
+#define PAYLOAD_MAX    65535u
+#define READ_BYTES     (64u * 1024)
+#define CONNECTING_MAX 256u /* connections that are being established at a time */
+
+struct load;
+
+/* Mode connect: how a cycle ends. */
+enum close_kind {
+    CLOSE_WAIT,  /* end our side, wait for the other side's end: never more than `outstanding` in the server's
+                    hands */
+    CLOSE_FIN,   /* end and forget: the server reads the end of the stream, nobody waits for its own */
+    CLOSE_RESET, /* RST: nothing stays in TIME_WAIT */
+};
+
+struct load_options {
+    struct sockaddr_in target;
+    uint32_t connections;
+    uint32_t payload;     /* bytes, PAYLOAD_MIN..PAYLOAD_MAX */
+    uint32_t outstanding; /* messages (or broadcasts) on the way at a time */
+    double rate;          /* messages per second over all connections; 0: closed loop */
+    uint32_t warmup_ms;
+    uint32_t run_ms;
+    uint64_t warmup_operations;   /* the warm-up takes in so many operations at least */
+    uint64_t run_operations;      /* the measured window ends after so many; 0: by time only */
+    pid_t cpu_pids[CPU_PIDS_MAX]; /* whose CPU time is taken over the measured window */
+    uint32_t n_cpu_pids;
+    uint32_t source_first; /* connections come from 127.0.0.1 + source_first + (0 .. sources - 1) */
+    uint32_t sources;
+    bool opaque;       /* the peer does not unmask: echoes come back as we masked them (tgg-floor) */
+    bool await;        /* a connection counts as ready when a first message has come */
+    bool hold;         /* say when all are connected, start at a line on standard input */
+    bool no_handshake; /* mode connect: TCP only */
+    bool message;      /* mode connect: one echo before the close */
+    enum close_kind close;
+};
+
+enum conn_state {
+    CONN_CLOSED,
+    CONN_CONNECTING,
+    CONN_GREETING, /* request sent, answer awaited */
+    CONN_AWAITING, /* option await: first message awaited */
+    CONN_OPEN,
+};
+
+struct conn {
+    int fd;
+    enum conn_state state;
+    uint32_t index;
+    uint32_t sent;     /* messages given to the kernel, the last one perhaps in part */
+    uint32_t received; /* messages taken */
+    uint32_t unsent;   /* bytes of message sent - 1 that the kernel has not taken */
+    bool blocked;      /* the kernel took less than it was given */
+    uint32_t partial_len;
+    uint8_t *partial; /* an incomplete frame or answer; NULL when there was never one */
+};
+
+/* What a mode does. Each may be NULL. */
+struct load_mode {
+    const char *name;
+    void (*start)(struct load *l);
+    /* Once per turn, after the events. Returns for how many ns at most the next turn may sleep. */
+    uint64_t (*turn)(struct load *l);
+    void (*message)(struct load *l, struct conn *c, const uint8_t *data, uint32_t len);
+    void (*writable)(struct load *l, struct conn *c);
+    void (*end)(struct load *l);
+    /* Nothing is on the way any more: asked after the end, before the next start. */
+    bool (*drained)(const struct load *l);
+};
+
+/* With --hold: connect, hold, then for each line on standard input warm-up, measure, drain, hold again. */
+enum load_phase { PHASE_CONNECT, PHASE_HOLD, PHASE_WARMUP, PHASE_MEASURE, PHASE_DRAIN, PHASE_DONE };
+
+struct load {
+    struct load_options opt;
+    const struct load_mode *mode;
+    enum load_phase phase;
+    int epoll;
+    uint64_t now; /* ns; taken after each wait and each read */
+    struct conn *conns;
+    uint32_t n_begun, n_ready;
+
+    /* The frame that is sent, but for the 16 digits at the head of its payload; and the payload that is
+     * expected. */
+    uint8_t frame[FRAME_HEAD + PAYLOAD_MAX];
+    uint32_t frame_head;
+    uint8_t expected[PAYLOAD_MAX];
+    uint8_t input[READ_BYTES + PAYLOAD_MAX + FRAME_HEAD];
+
+    uint64_t operations; /* since the start */
+    struct hist latency; /* of the measured window, ns */
+    uint64_t start_ns;   /* the mode began */
+    uint64_t start_operations;
+    struct {
+        uint64_t start_ns, end_ns;
+        uint64_t operations;
+        uint64_t cpu_ns[CPU_PIDS_MAX];
+        uint64_t own_cpu_ns;
+    } window; /* at its start: absolute values; after window_close: differences */
+};
+
+static inline bool load_is_measuring(const struct load *l)
+{
+    return l->phase == PHASE_MEASURE;
+}
+
+/* Between start and end: new messages may be sent. */
+static inline bool load_is_running(const struct load *l)
+{
+    return l->phase == PHASE_WARMUP || l->phase == PHASE_MEASURE;
+}
+
+extern const struct load_mode load_echo;
+extern const struct load_mode load_fanout;
+extern const struct load_mode load_idle;
+extern const struct load_mode load_connect;
+
+/* load_conn.c */
+void frames_init(struct load *l);
+/* A non-blocking socket from the source address that belongs to `n`, its connect under way. */
+int socket_connect(const struct load *l, uint64_t n);
+void conn_begin(struct load *l, struct conn *c);
+/* To be called with what epoll says of the connection. */
+void conn_event(struct load *l, struct conn *c, uint32_t events);
+/* Send message c->sent. False when the kernel's buffer is full: mode->writable follows. */
+bool conn_send(struct load *l, struct conn *c);
+/* Ends the process unless data is message `seq` of connection `index`. */
+void message_check(struct load *l, const uint8_t *data, uint32_t len, uint32_t index, uint32_t seq);
+/* Whether text, of len bytes, is a whole and right answer to our handshake: its length, 0 when more is to
+ * come. */
+size_t answer_check(const uint8_t *text, size_t len);
+/* One frame at the head of data: its length, 0 when it is not complete. */
+struct frame {
+    uint8_t opcode;
+    const uint8_t *payload;
+    uint32_t payload_len;
+};
+size_t frame_read(const uint8_t *data, size_t len, struct frame *ret);
+
+/* load.c */
+void watch(struct load *l, int op, int fd, uint32_t events, void *ptr);
+/* Start and end of the measured window as time passes; false when all is over. */
+bool phase_advance(struct load *l);
+/* load_connect.c: has a loop of its own. */
+void load_connect_run(struct load *l);
