@@ -66,6 +66,7 @@ class Shared:
     def close(self, site_):
         try:
             site_.close()
+            site_.take_what_waits()
         except BaseException:
             self.gateway = None
             raise
