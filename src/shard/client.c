@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/log.h"
@@ -21,14 +22,8 @@ static const struct net_conn_ops client_conn_ops = {
 
 static bool clients_append(struct shard *s, struct client *c)
 {
-    if (s->n_clients == s->cap_clients) {
-        uint32_t cap = s->cap_clients == 0 ? 256 : s->cap_clients * 2;
-        struct client **a = realloc(s->clients, cap * sizeof(struct client *));
-        if (a == NULL)
-            return false;
-        s->clients = a;
-        s->cap_clients = cap;
-    }
+    if (!array_reserve_one(&s->clients, s->n_clients, &s->cap_clients, 256))
+        return false;
     c->position = s->n_clients;
     s->clients[s->n_clients++] = c;
     counter_set(s->host.counters, COUNTER_clients, s->n_clients);

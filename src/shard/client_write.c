@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/log.h"
@@ -181,15 +182,9 @@ void client_mark_dirty(struct client *c)
     struct shard *s = client_shard(c);
     if (c->dirty_position != 0 || c->write_blocked || c->broken || c->state == CLIENT_HANDSHAKE)
         return;
-    if (s->n_dirty == s->cap_dirty) {
-        uint32_t cap = s->cap_dirty == 0 ? 256 : s->cap_dirty * 2;
-        struct client **a = realloc(s->dirty, cap * sizeof(struct client *));
-        if (a == NULL) {
-            client_flush(c); /* without the list there is still the direct way */
-            return;
-        }
-        s->dirty = a;
-        s->cap_dirty = cap;
+    if (!array_reserve_one(&s->dirty, s->n_dirty, &s->cap_dirty, 256)) {
+        client_flush(c); /* without the list there is still the direct way */
+        return;
     }
     s->dirty[s->n_dirty++] = c;
     c->dirty_position = s->n_dirty;

@@ -7,34 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/log.h"
 
 /* Clients handled between two looks at the clock. */
 #define SLICE 128
+/* Elements that an array of clients or workers begins with. */
+#define ARRAY_FIRST 16
 /* After a time without any worker, clients that say nothing are bound so long after the first one came: its
  * fellows come within moments, and all clients would be its own. Who says something is bound then. */
 #define SETTLE_MS 1000
 
 /* ---- dense arrays of clients */
 
-static bool reserve_one(struct upstream_client ***array, uint32_t n, uint32_t *cap)
-{
-    if (n < *cap)
-        return true;
-    uint32_t new_cap = *cap == 0 ? 16 : *cap * 2;
-    struct upstream_client **a = realloc(*array, new_cap * sizeof *a);
-    if (a == NULL)
-        return false;
-    *array = a;
-    *cap = new_cap;
-    return true;
-}
-
 static bool worker_bind(struct worker *w, struct upstream_client *c)
 {
-    if (!reserve_one(&w->clients, w->n_clients, &w->cap_clients))
+    if (!array_reserve_one(&w->clients, w->n_clients, &w->cap_clients, ARRAY_FIRST))
         return false;
     c->worker = w;
     c->worker_position = w->n_clients;
@@ -70,7 +60,7 @@ bool worker_pause(struct worker *w, struct upstream_client *c)
 {
     if (c->paused)
         return true;
-    if (!reserve_one(&w->paused, w->n_paused, &w->cap_paused))
+    if (!array_reserve_one(&w->paused, w->n_paused, &w->cap_paused, ARRAY_FIRST))
         return false;
     c->paused = true;
     c->paused_position = w->n_paused;
@@ -157,7 +147,7 @@ static bool rebind(struct gatewayworker *gw, struct upstream_client *c)
     struct worker *next = choose(gw, c);
     if (next == NULL)
         return false;
-    if (!reserve_one(&next->clients, next->n_clients, &next->cap_clients)) {
+    if (!array_reserve_one(&next->clients, next->n_clients, &next->cap_clients, ARRAY_FIRST)) {
         LOG(LOG_ERROR, "worker_bind_no_memory", "connection_id=%u", c->member.id);
         return false;
     }
@@ -288,19 +278,6 @@ static struct worker *worker_new(struct link *l, struct slice worker_key)
     return w;
 }
 
-static bool workers_reserve(struct gatewayworker *gw)
-{
-    if (gw->n_workers < gw->cap_workers)
-        return true;
-    uint32_t cap = gw->cap_workers == 0 ? 16 : gw->cap_workers * 2;
-    struct worker **a = realloc(gw->workers, cap * sizeof(struct worker *));
-    if (a == NULL)
-        return false;
-    gw->workers = a;
-    gw->cap_workers = cap;
-    return true;
-}
-
 static void move_events(struct gatewayworker *gw, struct link *from);
 
 /* The old link of a worker that has connected again under its key: closed, the worker stays with its clients.
@@ -323,7 +300,7 @@ int worker_attach(struct link *l, struct slice worker_key)
 {
     struct gatewayworker *gw = l->gw;
     struct worker *w = worker_new(l, worker_key);
-    if (w == NULL || !workers_reserve(gw)) {
+    if (w == NULL || !array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST)) {
         if (w != NULL)
             worker_free(w);
         return -ENOMEM;
