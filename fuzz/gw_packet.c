@@ -17,7 +17,6 @@ static void check_packet(const uint8_t *data, const struct gw_packet *p, ssize_t
     gw_packet_encode_head(head, p);
     ASSERT(memcmp(head, data, sizeof head) == 0);
     ASSERT(gw_packet_decode(data, (size_t)n - 1, 1 << 20, &shorter) == 0);
-    ASSERT(gw_packet_need(data, len) == (size_t)n);
     ASSERT(gw_cmd_known(p->cmd) == (strcmp(gw_cmd_name(p->cmd), "UNKNOWN") != 0));
 }
 

@@ -200,11 +200,12 @@ static int open_path(const char *path)
 
 static void target_set(int fd, char *path)
 {
-    if (out.fd != STDERR_FILENO)
-        close(out.fd);
+    int old = out.fd;
+    out.fd = fd; /* first: a signal handler may look (log_fd) */
+    if (old != STDERR_FILENO)
+        close(old);
     if (out.path != path)
         free(out.path);
-    out.fd = fd;
     out.path = path;
 }
 
@@ -253,6 +254,11 @@ int log_reopen(void)
         return fd;
     target_set(fd, out.path);
     return 0;
+}
+
+int log_fd(void)
+{
+    return out.fd;
 }
 
 void log_close(void)

@@ -24,6 +24,9 @@ int log_reopen(void);
 /* Back to stderr as text, without a limit. */
 void log_close(void);
 
+/* Where lines go, for a signal handler that writes its own (a stack): read at once, log_reopen changes it. */
+int log_fd(void);
+
 /* Say what was left out at sites that have been quiet since (any other line does that too). Call about once a
  * second. */
 void log_flush(void);

@@ -13,12 +13,14 @@
 struct loop {
     struct loop_clock clock;
     struct loop_poller poller;
+    struct loop_sleeper *sleeper;
     uint64_t now_ns;       /* of this turn */
     uint64_t turn_end_ns;  /* until when the tasks of this turn may run */
     uint64_t slice_end_ns; /* the same for the task that is running: its share */
     uint64_t turn_ns_max;
     bool in_turn;
     bool polling; /* in poll, and loop_poll_returned has not been called yet */
+    bool asleep;  /* in poll, with the consent of the sleeper, who has not been told of its end */
     bool again;   /* a hook wants another turn at once */
     bool stop;
     struct loop_task tasks; /* head of the ring that waits for the next pass */
@@ -36,7 +38,15 @@ static uint64_t monotonic_now_ns(void *ctx)
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-const struct loop_clock loop_clock_monotonic = {.now_ns = monotonic_now_ns};
+static uint64_t thread_cpu_ns(void *ctx)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+const struct loop_clock loop_clock_monotonic = {.now_ns = monotonic_now_ns, .cpu_ns = thread_cpu_ns};
 
 static void task_head_init(struct loop_task *head)
 {
@@ -72,6 +82,12 @@ void loop_free(struct loop *l)
 void loop_set_poller(struct loop *l, const struct loop_poller *p)
 {
     l->poller = p != NULL ? *p : (struct loop_poller){0};
+}
+
+void loop_set_sleeper(struct loop *l, struct loop_sleeper *s)
+{
+    ASSERT(!l->asleep);
+    l->sleeper = s;
 }
 
 uint64_t loop_now_ns(const struct loop *l)
@@ -226,6 +242,10 @@ static bool run_hooks(struct loop *l)
 void loop_poll_returned(struct loop *l)
 {
     l->polling = false;
+    if (l->asleep) {
+        l->asleep = false;
+        l->sleeper->awake(l->sleeper);
+    }
     l->now_ns = loop_clock_ns(l);
     l->turn_end_ns = l->now_ns + l->turn_ns_max;
 }
@@ -245,19 +265,45 @@ static uint64_t poll_timeout_ns(const struct loop *l, uint64_t timeout_ns, uint6
     return wait_ns < timeout_ns ? wait_ns : timeout_ns;
 }
 
+/* 0 when the sleeper has something against waiting. */
+static uint64_t ask_sleeper(struct loop *l, uint64_t timeout_ns)
+{
+    if (timeout_ns == 0 || l->sleeper == NULL)
+        return timeout_ns;
+    l->asleep = l->sleeper->may_sleep(l->sleeper);
+    return l->asleep ? timeout_ns : 0;
+}
+
 static void poll_events(struct loop *l, uint64_t timeout_ns)
 {
     l->again = false;
     l->polling = true;
     if (l->poller.poll != NULL)
-        l->poller.poll(l->poller.ctx, timeout_ns);
+        l->poller.poll(l->poller.ctx, ask_sleeper(l, timeout_ns));
     if (l->polling)
         loop_poll_returned(l);
+}
+
+/* CPU time so far, when this turn begins with work left over: those may get long; reading it is a system
+ * call. 0: not to be measured. */
+static uint64_t cpu_before(const struct loop *l, uint64_t timeout_ns)
+{
+    return timeout_ns == 0 && l->clock.cpu_ns != NULL ? l->clock.cpu_ns(l->clock.ctx) : 0;
+}
+
+static void note_cpu(struct loop *l, uint64_t before_ns)
+{
+    uint64_t ns = before_ns != 0 ? l->clock.cpu_ns(l->clock.ctx) - before_ns : 0;
+
+    if (ns > l->stats.turn_cpu_ns_longest)
+        l->stats.turn_cpu_ns_longest = ns;
 }
 
 /* Returns the time at its end. */
 static uint64_t turn(struct loop *l, uint64_t timeout_ns)
 {
+    uint64_t cpu_ns = cpu_before(l, timeout_ns);
+
     ASSERT(!l->in_turn);
     l->in_turn = true;
     poll_events(l, timeout_ns);
@@ -265,6 +311,7 @@ static uint64_t turn(struct loop *l, uint64_t timeout_ns)
     run_tasks(l);
     l->again = run_hooks(l);
     l->in_turn = false;
+    note_cpu(l, cpu_ns);
 
     uint64_t end_ns = loop_clock_ns(l);
     uint64_t turn_ns = end_ns - l->now_ns;

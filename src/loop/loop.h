@@ -15,6 +15,7 @@ struct loop;
 /* Monotonic nanoseconds; the simulation gives virtual time. */
 struct loop_clock {
     uint64_t (*now_ns)(void *ctx);
+    uint64_t (*cpu_ns)(void *ctx); /* CPU time of the thread, for the statistics; NULL: not known */
     void *ctx;
 };
 extern const struct loop_clock loop_clock_monotonic;
@@ -34,6 +35,17 @@ void loop_set_poller(struct loop *l, const struct loop_poller *p);
  * its time is read, its length and its budget count from here. (A poller that never calls it: the turn begins
  * when poll returns.) Without a poller nothing waits. */
 void loop_poll_returned(struct loop *l);
+/* Who must know when this loop is about to wait, and may object: others are to wake it only then. */
+struct loop_sleeper {
+    /* Right before a poll that would wait; false: do not, there is something to do (the poll then takes what
+     * is there). */
+    bool (*may_sleep)(struct loop_sleeper *s);
+    /* After each may_sleep that was true: it has waited, and nothing has been delivered yet (with a poller
+     * that calls loop_poll_returned; else when poll has returned). */
+    void (*awake)(struct loop_sleeper *s);
+};
+/* One at a time, NULL: none. Not within may_sleep or awake. */
+void loop_set_sleeper(struct loop *l, struct loop_sleeper *s);
 /* When this loop has something to do by itself, on its clock: 0 at once (a task, a hook that wants another
  * turn), UINT64_MAX when nothing is set; may be earlier than the first timer, never later. For whoever drives
  * the turns. */
@@ -59,6 +71,9 @@ void loop_stop(struct loop *l);
 
 struct loop_stats {
     uint64_t turns, turn_ns_longest, turns_over_budget;
+    /* The same in CPU time: without what others had of the CPU. Of turns that began with work left over by
+     * the one before, which those with long work are; with what poll cost. */
+    uint64_t turn_cpu_ns_longest;
 };
 void loop_stats_get(const struct loop *l, struct loop_stats *ret);
 

@@ -379,6 +379,102 @@ static void hooks_can_be_removed_while_they_run(void **state)
     loop_hook_remove(l, &a.hook);
 }
 
+/* ---- sleep ---- */
+
+struct guard {
+    struct loop_sleeper sleeper;
+    bool objects, asleep;
+    unsigned asked, woken;
+};
+static struct guard guard;
+
+static bool guard_may_sleep(struct loop_sleeper *s)
+{
+    struct guard *g = (struct guard *)s;
+    assert_false(g->asleep);
+    g->asked++;
+    g->asleep = !g->objects;
+    return g->asleep;
+}
+
+static void guard_awake(struct loop_sleeper *s)
+{
+    struct guard *g = (struct guard *)s;
+    assert_true(g->asleep);
+    g->asleep = false;
+    g->woken++;
+}
+
+static void expect_awake(void)
+{
+    assert_false(guard.asleep);
+}
+
+static void guard_set(bool objects)
+{
+    guard = (struct guard){{guard_may_sleep, guard_awake}, .objects = objects};
+    loop_set_sleeper(l, &guard.sleeper);
+}
+
+static void the_sleeper_is_asked_before_a_wait_and_told_before_the_delivery(void **state)
+{
+    guard_set(false);
+    deliver = expect_awake;
+    loop_turn(l, 3 * MS);
+    assert_true(waited_ns == 3 * MS);
+    loop_turn(l, UINT64_MAX);
+    assert_true(waited_ns == UINT64_MAX);
+    assert_int_equal(guard.asked, 2);
+    assert_int_equal(guard.woken, 2);
+}
+
+static void the_sleeper_is_not_asked_when_nothing_would_wait(void **state)
+{
+    struct job j = {.task.run = job_run, .runs_wanted = 1, .cost_ns = MS};
+    guard_set(false);
+    loop_turn(l, 0);
+    loop_task_add(l, &j.task);
+    loop_turn(l, 3 * MS);
+    assert_true(waited_ns == 0);
+    loop_set_poller(l, NULL);
+    loop_turn(l, 3 * MS);
+    loop_set_poller(l, &virtual_poller);
+    assert_int_equal(guard.asked, 0);
+    assert_int_equal(guard.woken, 0);
+    loop_set_sleeper(l, NULL);
+    loop_turn(l, 3 * MS);
+    assert_true(waited_ns == 3 * MS);
+    assert_int_equal(guard.asked, 0);
+}
+
+static void a_sleeper_that_objects_makes_the_poll_not_wait(void **state)
+{
+    guard_set(true);
+    loop_turn(l, 3 * MS);
+    assert_true(waited_ns == 0);
+    assert_int_equal(guard.asked, 1);
+    assert_int_equal(guard.woken, 0);
+    guard.objects = false;
+    loop_turn(l, 3 * MS);
+    assert_true(waited_ns == 3 * MS);
+    assert_int_equal(guard.woken, 1);
+}
+
+static int mute_poll(void *ctx, uint64_t timeout_ns)
+{
+    assert_true(guard.asleep);
+    return 0;
+}
+
+static void the_sleeper_is_told_also_by_a_poller_that_says_nothing(void **state)
+{
+    guard_set(false);
+    loop_set_poller(l, &(struct loop_poller){.poll = mute_poll});
+    loop_turn(l, 3 * MS);
+    assert_false(guard.asleep);
+    assert_int_equal(guard.woken, 1);
+}
+
 static void the_monotonic_clock_goes_on(void **state)
 {
     uint64_t a = loop_clock_monotonic.now_ns(NULL);
@@ -405,6 +501,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(hooks_run_in_order_at_the_end_of_every_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hook_that_wants_it_gets_another_turn_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(hooks_can_be_removed_while_they_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_sleeper_is_asked_before_a_wait_and_told_before_the_delivery,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(the_sleeper_is_not_asked_when_nothing_would_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_sleeper_that_objects_makes_the_poll_not_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_sleeper_is_told_also_by_a_poller_that_says_nothing, setup,
+                                        teardown),
         cmocka_unit_test(the_monotonic_clock_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,8 @@ struct net_epoll {
     struct entry *table;
     uint8_t *read_buf; /* NET_READ_SIZE */
     uint64_t n_listeners;
+    bool (*keep)(void *ctx, struct net_listener *l, int fd); /* NULL: all */
+    void *keep_ctx;
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -449,7 +451,7 @@ static void accept_refuse(int fd)
 }
 
 /* A new descriptor to its owner. */
-static void accept_hand_over(struct listener *k, int fd, const struct sockaddr_storage *ss)
+static void accept_to_owner(struct listener *k, int fd, const struct sockaddr_storage *ss)
 {
     struct net_epoll *n = k->n;
     struct net_addr peer;
@@ -482,7 +484,10 @@ static bool accept_one(struct listener *k)
     ss.ss_family = AF_UNSPEC;
     int fd = accept4(k->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-        accept_hand_over(k, fd, &ss);
+        if (k->n->keep == NULL || k->n->keep(k->n->keep_ctx, k->l, fd))
+            accept_to_owner(k, fd, &ss);
+        else
+            close(fd);
         return true;
     }
     int err = errno;
@@ -514,6 +519,12 @@ static void listener_event(struct listener *k, uint32_t generation)
     k->accepts_max = k->accepts_max * 2 < ACCEPTS_MAX ? k->accepts_max * 2 : ACCEPTS_MAX;
 }
 
+static bool set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && ((flags & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
+}
+
 static int listener_add(struct net_epoll *n, struct net_listener *l, int fd, bool owns_fd)
 {
     struct sockaddr_storage ss = {0};
@@ -521,8 +532,7 @@ static int listener_add(struct net_epoll *n, struct net_listener *l, int fd, boo
 
     if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
         return -errno;
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+    if (!set_nonblocking(fd))
         return -errno;
     set_tcp_options(fd);
     struct listener *k = calloc(1, sizeof(*k));
@@ -616,13 +626,23 @@ static void epoll_back_listener_resume(struct net *net, struct net_listener *l)
 
 static const struct net_ops ops;
 
-int net_epoll_watch_add(struct net *n, struct net_watch *w, int fd)
+static int watch_add(struct net *n, struct net_watch *w, int fd, uint32_t events)
 {
     ASSERT(n->ops == &ops && w->handle == 0 && w->readable != NULL);
-    int r = table_add(from_net(n), fd, w, KIND_WATCH, EPOLLIN);
+    int r = table_add(from_net(n), fd, w, KIND_WATCH, events);
     if (r == 0)
         w->handle = fd + 1;
     return r;
+}
+
+int net_epoll_watch_add(struct net *n, struct net_watch *w, int fd)
+{
+    return watch_add(n, w, fd, EPOLLIN);
+}
+
+int net_epoll_watch_add_edge(struct net *n, struct net_watch *w, int fd)
+{
+    return watch_add(n, w, fd, EPOLLIN | EPOLLET);
 }
 
 void net_epoll_watch_remove(struct net *n, struct net_watch *w)
@@ -633,6 +653,32 @@ void net_epoll_watch_remove(struct net *n, struct net_watch *w)
     ASSERT(r == 0);
     table_remove(from_net(n), w->handle - 1);
     w->handle = 0;
+}
+
+/* ---- connections from and to other processes ---- */
+
+void net_epoll_set_keeper(struct net *n, bool (*keep)(void *ctx, struct net_listener *l, int fd), void *ctx)
+{
+    ASSERT(n->ops == &ops);
+    from_net(n)->keep = keep;
+    from_net(n)->keep_ctx = ctx;
+}
+
+void net_epoll_adopt(struct net *n, struct net_listener *l, int fd)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof(ss);
+
+    ASSERT(n->ops == &ops);
+    ss.ss_family = AF_UNSPEC;
+    if (l->handle == 0) {
+        accept_refuse(fd);
+    } else if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0 || !set_nonblocking(fd)) {
+        close(fd); /* reset on the way: nobody has heard of it yet */
+    } else {
+        set_tcp_options(fd);
+        accept_to_owner(listener_of(n, l), fd, &ss);
+    }
 }
 
 /* ---- the turn ---- */

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -244,6 +246,206 @@ static void a_watch_tells_of_other_descriptors(void **state)
     close(fds[1]);
 }
 
+static void count_wake(struct net_watch *w)
+{
+    ((struct pipe_watch *)w)->n++;
+}
+
+static void wake(int fd, uint64_t by)
+{
+    assert_int_equal(write(fd, &by, sizeof(by)), sizeof(by));
+}
+
+static void an_edge_watch_tells_of_each_write_and_needs_no_read(void **state)
+{
+    struct pipe_watch p = {.w.readable = count_wake, .fd = eventfd(0, EFD_NONBLOCK)};
+    assert_true(p.fd >= 0);
+    wake(p.fd, 7); /* before it is watched */
+    assert_int_equal(net_epoll_watch_add_edge(n, &p.w, p.fd), 0);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 1);
+    loop_turn(l, 0); /* still readable, and not told again */
+    assert_int_equal(p.n, 1);
+    for (unsigned i = 2; i < 100; i++) {
+        wake(p.fd, 1);
+        loop_turn(l, 1000 * MS);
+        assert_int_equal(p.n, i);
+    }
+    wake(p.fd, 1);
+    wake(p.fd, 1); /* two before one turn: once */
+    loop_turn(l, 0);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 100);
+    wake(p.fd, UINT64_MAX - 1 - 7 - 98 - 2); /* full: the next one has to empty it */
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 101);
+    uint64_t count = 1;
+    assert_int_equal(write(p.fd, &count, sizeof(count)), -1);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 101);
+    assert_int_equal(read(p.fd, &count, sizeof(count)), sizeof(count));
+    wake(p.fd, 1);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 102);
+    net_epoll_watch_remove(n, &p.w);
+    wake(p.fd, 1);
+    loop_turn(l, 0);
+    assert_int_equal(p.n, 102);
+    close(p.fd);
+}
+
+/* What a keeper does not want is somebody else's. */
+static int kept_fd;
+static bool keeps;
+static unsigned n_asked;
+
+static bool keep(void *ctx, struct net_listener *li, int fd)
+{
+    assert_ptr_equal(ctx, &keeps);
+    n_asked++;
+    if (!keeps)
+        kept_fd = dup(fd);
+    return keeps;
+}
+
+static void a_keeper_says_what_is_accepted(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct net_addr a;
+    char c;
+
+    assert_int_equal(net_addr_parse("127.0.0.1:0", &a), 0);
+    assert_int_equal(net_listen(n, &li, &a, 16), 0);
+    assert_int_equal(net_listener_addr(n, &li, &a), 0);
+    net_epoll_set_keeper(n, keep, &keeps);
+    n_asked = 0;
+    keeps = true;
+    int fd = connect_socket(&a);
+    turns_until_accepted(1);
+    assert_int_equal(n_asked, 1);
+    net_close(n, &conn, true);
+    close(fd);
+
+    keeps = false;
+    fd = connect_socket(&a);
+    for (unsigned i = 0; i < 1000 && n_asked == 1; i++)
+        loop_turn(l, MS);
+    loop_turn(l, 0);
+    assert_int_equal(n_asked, 2);
+    assert_int_equal(n_accepted, 1);
+    assert_int_equal(write(kept_fd, "x", 1), 1);
+    assert_int_equal(read(fd, &c, 1), 1);
+    close(kept_fd); /* the last copy: net has closed its own */
+    assert_int_equal(read(fd, &c, 1), 0);
+    close(fd);
+
+    net_epoll_set_keeper(n, NULL, NULL);
+    fd = connect_socket(&a);
+    turns_until_accepted(2);
+    close(fd);
+    net_listener_close(n, &li);
+}
+
+/* A connection as another process would pass it on, accepted without any option set; li has the same port. */
+static int accepted_elsewhere(struct net_listener *li, int *ret_fd)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    socklen_t len = sizeof(in);
+    int on = 1, listening = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0);
+    struct net_addr a;
+
+    setsockopt(listening, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+    setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+    assert_int_equal(bind(listening, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(getsockname(listening, (struct sockaddr *)&in, &len), 0);
+    assert_int_equal(bind(other, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(listening, 16), 0);
+    assert_int_equal(net_listen_fd(n, li, other), 0); /* bound only: the connection is not for it */
+    assert_int_equal(net_listener_addr(n, li, &a), 0);
+    *ret_fd = connect_socket(&a);
+    int fd = accept(listening, NULL, NULL);
+    assert_true(fd >= 0);
+    close(listening);
+    return fd;
+}
+
+static void unlisten(struct net_listener *li)
+{
+    int fd = li->handle - 1;
+    net_listener_close(n, li);
+    close(fd);
+}
+
+static bool is_reset(int fd)
+{
+    char c;
+    return recv(fd, &c, 1, 0) < 0 && errno == ECONNRESET;
+}
+
+static void an_adopted_connection_is_like_an_accepted_one(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    int on = 0, fd, passed = accepted_elsewhere(&li, &fd);
+    struct sockaddr_in in;
+    socklen_t len = sizeof(on), in_len = sizeof(in);
+    struct net_stats stats;
+
+    net_listener_pause(n, &li);
+    net_epoll_adopt(n, &li, passed);
+    assert_int_equal(n_accepted, 1);
+    assert_int_equal(conn.handle - 1, passed);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &in_len), 0);
+    assert_int_equal(last_peer.port, ntohs(in.sin_port));
+    assert_int_equal(getpeername(fd, (struct sockaddr *)&in, &in_len), 0);
+    assert_int_equal(last_local.port, ntohs(in.sin_port));
+    assert_true(fcntl(passed, F_GETFL) & O_NONBLOCK);
+    assert_int_equal(getsockopt(passed, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    assert_int_not_equal(on, 0);
+    net_stats_get(n, &stats);
+    assert_int_equal(stats.open, 1);
+    assert_int_equal(stats.accepts, 1);
+    assert_int_equal(write(fd, "abc", 3), 3);
+    for (unsigned i = 0; i < 100 && n_data == 0; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_bytes, 3);
+    close(fd);
+    for (unsigned i = 0; i < 100 && n_closed == 0; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_closed, 1);
+    unlisten(&li);
+}
+
+static void what_cannot_be_adopted_is_closed(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct linger linger = {1, 0};
+    int fd, passed = accepted_elsewhere(&li, &fd);
+
+    /* The peer is gone. */
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    close(fd);
+    net_epoll_adopt(n, &li, passed);
+    assert_int_equal(n_accepted, 0);
+    assert_int_equal(fcntl(passed, F_GETFD), -1);
+    unlisten(&li);
+    /* The owner refuses: it has one already. */
+    passed = accepted_elsewhere(&li, &fd);
+    conn.handle = 1;
+    net_epoll_adopt(n, &li, passed);
+    conn.handle = 0;
+    assert_int_equal(n_accepted, 1);
+    assert_true(is_reset(fd));
+    close(fd);
+    unlisten(&li);
+    /* The listener is closed. */
+    passed = accepted_elsewhere(&li, &fd);
+    unlisten(&li);
+    net_epoll_adopt(n, &li, passed);
+    assert_int_equal(n_accepted, 1);
+    assert_true(is_reset(fd));
+    close(fd);
+}
+
 static void the_wait_is_rounded_up_not_down(void **state)
 {
     uint64_t before_ns = loop_clock_ns(l);
@@ -260,6 +462,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_descriptor_can_be_shared_and_stays_the_callers, setup, teardown),
         cmocka_unit_test_setup_teardown(a_unix_socket_can_be_listened_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_watch_tells_of_other_descriptors, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_edge_watch_tells_of_each_write_and_needs_no_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_keeper_says_what_is_accepted, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_adopted_connection_is_like_an_accepted_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_adopted_is_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(the_wait_is_rounded_up_not_down, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

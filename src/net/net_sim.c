@@ -105,6 +105,8 @@ static struct sim_event heap_pop(struct sim_net *w)
 static uint64_t clock_now_ns(void *ctx)
 {
     struct sim_net *w = ctx;
+    if (w->turning != NULL)
+        sim__node_call(w->turning);
     w->now_ns += w->options.clock_read_ns;
     return w->now_ns;
 }
@@ -122,9 +124,11 @@ uint64_t sim_net_now_ns(const struct sim_net *w)
 /* When this node wants a turn; 0: as soon as it may. */
 static uint64_t node_due_ns(const struct sim_node *node)
 {
-    if (node->dead)
+    if (node->dead || node->stopped)
         return UINT64_MAX;
     uint64_t due_ns = sim__node_has_work(node) ? 0 : loop_next_ns(node->net.loop);
+    if (node->poked_ns < due_ns)
+        due_ns = node->poked_ns;
     return due_ns < node->frozen_until_ns ? node->frozen_until_ns : due_ns;
 }
 
@@ -140,6 +144,16 @@ static uint64_t world_due_ns(const struct sim_net *w)
     return due_ns;
 }
 
+static void node_turn(struct sim_net *w, struct sim_node *node)
+{
+    w->turning = node;
+    if (setjmp(node->stop) == 0)
+        loop_turn(node->net.loop, 0);
+    w->turning = NULL;
+    if (node->stopped)
+        sim__node_stopped(node);
+}
+
 static void nodes_turn(struct sim_net *w)
 {
     uint32_t n = w->n_nodes;
@@ -149,7 +163,7 @@ static void nodes_turn(struct sim_net *w)
     for (uint32_t i = 0; i < n; i++) {
         struct sim_node *node = w->nodes[(first + (backwards ? n - i : i)) % n];
         if (node_due_ns(node) <= w->now_ns)
-            loop_turn(node->net.loop, 0);
+            node_turn(w, node);
     }
 }
 

@@ -62,6 +62,11 @@ struct net *sim_net_node(struct sim_net *w, struct loop *l);
 /* The address that its connections come from (the port is not looked at); 127.0.0.1 before. */
 void sim_net_node_source(struct net *n, const struct net_addr *addr);
 
+/* As a write to an eventfd that this node waits for: it gets a turn, now or up to SIM_NET_POKE_NS_MAX later.
+ * One turn may answer several. Nothing for a dead node. At any time, also within the turn of another node. */
+#define SIM_NET_POKE_NS_MAX 50000
+void sim_net_node_poke(struct net *n);
+
 /* Move time on to what happens next, let it happen, and give one turn to each loop that has something to do,
  * in random order. false: nothing happens up to and with until_ns; the time is then until_ns (unless that is
  * UINT64_MAX). */
@@ -85,6 +90,7 @@ void sim_net_unbind(struct sim_net *w, int fd);
 
 enum sim_net_death {
     SIM_NET_DEATH_PROCESS, /* the kernel closes everything: FIN, or RST where bytes were left unread */
+    SIM_NET_DEATH_LUCKY,   /* as PROCESS, but FIN also there: all that the kernel had still arrives */
     SIM_NET_DEATH_HOST,    /* nobody is told: peers are half-open until they write and time out */
 };
 /* The node's loop gets no more turns, its listeners vanish. Its owner's structs may then be torn down as
@@ -92,12 +98,22 @@ enum sim_net_death {
  * must, net_writev gives -EPIPE, net_connect and net_listen -ENETDOWN; net_free does not ask for everything
  * to have been closed. */
 void sim_net_node_kill(struct net *n, enum sim_net_death how);
+/* Within a turn of its loop, at the calls-th call of net or reading of the clock from now, the node stops in
+ * the middle of what it is doing (longjmp): what stood on its stack, its loop and all that hangs on them is
+ * never run nor freed again, and the kernel closes nothing yet. sim_net_node_kill is what remains to be done,
+ * between steps, once sim_net_node_has_stopped. 0: not after all. */
+void sim_net_node_stop_within(struct net *n, unsigned calls);
+bool sim_net_node_has_stopped(const struct net *n);
+/* Counts as one of those calls: for what else of a process is seen from outside. */
+void sim_net_node_call(struct net *n);
 /* The process does not run for so long (a stopped or overloaded one); the kernel below it goes on. */
 void sim_net_node_freeze(struct net *n, uint64_t ns);
 /* The next `count` accepts of this node fail with err (EMFILE...): accept_failed, and a rest of
  * NET_ACCEPT_PAUSE_MS. */
 void sim_net_node_fail_accepts(struct net *n, unsigned count, int err);
 
+/* The node that has the other end of c; NULL: none (not accepted yet, or gone). */
+struct net *sim_net_conn_peer(struct net *n, const struct net_conn *c);
 /* c: either end of the connection. Reset: both ends get ECONNRESET, bytes on the way are lost. Cut: nothing
  * gets through any more, in either direction, and nobody is told. */
 void sim_net_conn_reset(struct net *n, struct net_conn *c);

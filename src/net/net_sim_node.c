@@ -187,6 +187,7 @@ static int tell_ready(struct sim_node *node)
     struct sim_net *w = node->w;
     uint32_t n = 0, told = 0, count = node->n_ready;
     struct sim_end **batch = sim__alloc((count + 1) * sizeof(struct sim_end *));
+    node->batch = batch;
 
     for (struct sim_end *end = node->ready.ready_next; end != &node->ready; end = end->ready_next) {
         end->pair->refs++;
@@ -194,8 +195,10 @@ static int tell_ready(struct sim_node *node)
         batch[n++] = batch[at];
         batch[at] = end;
     }
+    node->batch_n = n;
     for (uint32_t i = 0; i < n; i++) {
         struct sim_end *end = batch[i];
+        node->batch_at = i;
         if (end->ready && !sim__chance(w, w->options.skip_percent)) {
             end_tell(node, end);
             told++;
@@ -204,6 +207,7 @@ static int tell_ready(struct sim_node *node)
         sim__pair_unref(end->pair);
     }
     free(batch);
+    node->batch = NULL;
     return (int)told;
 }
 
@@ -245,7 +249,9 @@ static void accept_one(struct sim_node *node, struct sim_listener *k)
     sim__note(node->w, node->id, p->from.port, 6000);
     node->net.stats.accepts++;
     end->state = SIM_END_OPEN;
+    node->accepting = p;
     struct net_conn *c = k->l->ops->accepted(k->l, &p->from, &k->socket->addr);
+    node->accepting = NULL;
     if (c == NULL) {
         sim__end_close(end, true);
     } else {
@@ -270,12 +276,30 @@ static int accept_some(struct sim_node *node, uint32_t index)
     return (int)n;
 }
 
+void sim__node_call(struct sim_node *node)
+{
+    if (node->calls_left == 0 || node->w->turning != node || --node->calls_left > 0)
+        return;
+    node->stopped = true;
+    sim__note(node->w, node->id, 0, 8000);
+    longjmp(node->stop, 1);
+}
+
+void sim__node_stopped(struct sim_node *node)
+{
+    for (uint32_t i = node->batch_at; node->batch != NULL && i < node->batch_n; i++)
+        sim__pair_unref(node->batch[i]->pair);
+    free(node->batch);
+    node->batch = NULL;
+}
+
 static int node_poll(void *ctx, uint64_t timeout_ns)
 {
     struct sim_node *node = ctx;
     int n = 0;
 
     loop_poll_returned(node->net.loop);
+    node->poked_ns = UINT64_MAX; /* whatever it was poked for is to be seen in this turn, be it early */
     if (node->dead)
         return 0;
     for (uint32_t i = 0; i < node->n_listeners; i++)
@@ -384,6 +408,7 @@ static int sim_back_connect(struct net *n, struct net_conn *c, const struct net_
 
     if (node->dead)
         return -ENETDOWN;
+    sim__node_call(node);
     struct sim_pair *p = sim__pair_new(w);
     p->to = *addr;
     p->from = node->source;
@@ -401,6 +426,7 @@ static ssize_t sim_back_writev(struct net *n, struct net_conn *c, const struct i
 
     if (from_net(n)->dead)
         return -EPIPE;
+    sim__node_call(from_net(n));
     for (int i = 0; i < n_iov; i++)
         len += iov[i].iov_len;
     struct sim_end *end = end_of(n, c);
@@ -436,6 +462,7 @@ static void sim_back_shutdown(struct net *n, struct net_conn *c)
 {
     if (from_net(n)->dead)
         return;
+    sim__node_call(from_net(n));
     struct sim_end *end = end_of(n, c);
     if (end->fin_sent || end->err != 0)
         return;
@@ -451,6 +478,7 @@ static void sim_back_close(struct net *n, struct net_conn *c, bool hard)
         c->handle = 0;
         return;
     }
+    sim__node_call(from_net(n));
     struct sim_end *end = end_of(n, c);
     sim__note(from_net(n)->w, from_net(n)->id, end->index, 7000 + hard);
     sim__end_close(end, hard);
@@ -500,6 +528,7 @@ struct net *sim_net_node(struct sim_net *w, struct loop *l)
     node->w = w;
     node->id = w->next_node_id++;
     node->source = (struct net_addr){.family = AF_INET, .ip = {127, 0, 0, 1}};
+    node->poked_ns = UINT64_MAX;
     node->ready.ready_next = &node->ready;
     node->ready.ready_prev = &node->ready;
     node->read_buf = sim__alloc(NET_READ_SIZE);
@@ -520,6 +549,11 @@ void sim_net_node_kill(struct net *n, enum sim_net_death how)
     struct sim_node *node = from_net(n);
 
     ASSERT(!node->w->stepping && !node->dead);
+    if (node->accepting != NULL) {
+        sim__end_close(&node->accepting->end[1], false);
+        sim__pair_unref(node->accepting);
+        node->accepting = NULL;
+    }
     for (uint32_t i = 0; i < node->n_ends; i++) {
         struct sim_end *end = node->ends[i];
         if (end == NULL)
@@ -528,6 +562,8 @@ void sim_net_node_kill(struct net *n, enum sim_net_death how)
         struct net_conn *c = end->c;
         if (how == SIM_NET_DEATH_HOST)
             sim__end_die(end);
+        else if (how == SIM_NET_DEATH_LUCKY)
+            sim__end_close_lucky(end);
         else
             sim__end_close(end, false);
         sim__end_detach(end);
@@ -544,6 +580,35 @@ void sim_net_node_kill(struct net *n, enum sim_net_death how)
     }
     node->dead = true;
     loop_set_poller(n->loop, NULL);
+}
+
+void sim_net_node_poke(struct net *n)
+{
+    struct sim_node *node = from_net(n);
+    struct sim_net *w = node->w;
+
+    if (node->dead)
+        return;
+    uint64_t at_ns = w->now_ns + (sim__chance(w, 50) ? 0 : sim__random(w, SIM_NET_POKE_NS_MAX + 1));
+    if (at_ns < node->poked_ns)
+        node->poked_ns = at_ns;
+    sim__note(w, node->id, 0, 7000);
+}
+
+void sim_net_node_stop_within(struct net *n, unsigned calls)
+{
+    from_net(n)->calls_left = calls;
+}
+
+bool sim_net_node_has_stopped(const struct net *n)
+{
+    return ((const struct sim_node *)n)->stopped;
+}
+
+void sim_net_node_call(struct net *n)
+{
+    if (!from_net(n)->dead)
+        sim__node_call(from_net(n));
 }
 
 void sim_net_node_freeze(struct net *n, uint64_t ns)
@@ -567,6 +632,16 @@ void sim_net_conn_reset(struct net *n, struct net_conn *c)
                                                        .pair = end->pair,
                                                        .kind = SIM_RST,
                                                        .side = (uint8_t)side});
+}
+
+struct net *sim_net_conn_peer(struct net *n, const struct net_conn *c)
+{
+    struct sim_end *end = end_of(n, c);
+    struct sim_node *peer = sim__end_other(end)->node;
+    for (uint32_t i = 0; peer == NULL && i < end->pair->w->n_nodes; i++)
+        if (end->pair->w->nodes[i]->accepting == end->pair)
+            peer = end->pair->w->nodes[i];
+    return peer != NULL ? &peer->net : NULL;
 }
 
 void sim_net_conn_cut(struct net *n, struct net_conn *c)

@@ -13,6 +13,8 @@
  * queue. */
 #pragma once
 
+#include <setjmp.h>
+
 #include "base/bytes.h"
 #include "net/net_priv.h"
 #include "net/net_sim.h"
@@ -105,6 +107,7 @@ struct sim_node {
     uint32_t id;
     bool dead;
     uint64_t frozen_until_ns;
+    uint64_t poked_ns; /* gets a turn then; UINT64_MAX: was not poked */
     struct net_addr source;
     struct sim_end **ends;
     uint32_t n_ends, ends_lowest; /* no free place below ends_lowest */
@@ -115,6 +118,13 @@ struct sim_node {
     unsigned accepts_to_fail;
     int accept_err;
     uint8_t *read_buf;
+    /* Of tell_ready and accept_one, here so that they can be given back when the node stops within. */
+    struct sim_end **batch;
+    uint32_t batch_n, batch_at;
+    struct sim_pair *accepting;
+    unsigned calls_left; /* until it stops; 0: it does not */
+    bool stopped;
+    jmp_buf stop;
 };
 
 struct sim_net {
@@ -132,6 +142,7 @@ struct sim_net {
     uint16_t next_port;
     int next_fd;
     bool stepping;
+    struct sim_node *turning; /* whose turn it is */
 };
 
 /* ---- net_sim.c */
@@ -153,6 +164,8 @@ ssize_t sim__end_write(struct sim_end *end, const struct iovec *iov, int n_iov, 
 void sim__end_consume(struct sim_end *end, size_t len); /* the owner has read them */
 /* The owner lets go of it: the kernel does what is left to do. */
 void sim__end_close(struct sim_end *end, bool hard);
+/* The same, but bytes left unread do not turn FIN into RST. */
+void sim__end_close_lucky(struct sim_end *end);
 void sim__end_die(struct sim_end *end);
 void sim__pair_cut(struct sim_pair *p);
 struct sim_socket *sim__socket_new(struct sim_net *w, const struct net_addr *addr, int backlog, int *ret_err);
@@ -166,6 +179,10 @@ void sim__end_update(struct sim_end *end); /* after a change: is there something
 void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn *c);
 void sim__end_detach(struct sim_end *end); /* and the reference goes */
 bool sim__node_has_work(const struct sim_node *node);
+/* The process does something that is seen from outside: it may stop here, then this does not return. */
+void sim__node_call(struct sim_node *node);
+/* It has stopped within a turn: what the network itself held on its stack. */
+void sim__node_stopped(struct sim_node *node);
 static inline struct sim_end *sim__end_other(struct sim_end *end)
 {
     return &end->pair->end[1 - end->side];

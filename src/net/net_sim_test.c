@@ -386,6 +386,74 @@ static void a_dead_node_can_be_torn_down_as_usual(void **state)
     assert_int_equal(n_accepted, 3);
 }
 
+static void after_a_lucky_death_all_that_was_written_arrives(void **state)
+{
+    connected_pairs(1);
+    net_read_pause(nets[0], &servers[0].c);
+    say(&clients[0], 100); /* will be unread */
+    sim_net_run(w, SECOND);
+    say(&servers[0], 500);
+    size_t written = 500 - servers[0].out.len;
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_LUCKY);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_closed, 1);
+    assert_int_equal(clients[0].err, 0);
+    assert_int_equal(clients[0].in.len, written);
+}
+
+static struct loop *stopped_loops[12]; /* never freed: they have stopped in the middle */
+
+static void answer(struct net_conn *c, uint8_t *data, size_t len)
+{
+    on_data(c, data, len);
+    bytes_append_str(&((struct peer *)c)->out, "answer");
+    flush((struct peer *)c);
+}
+
+static const struct net_conn_ops answering_ops = {
+    .data = answer, .writable = on_writable, .closed = on_closed, .connected = on_connected};
+
+static void a_node_stops_in_the_middle_of_its_turn(void **state)
+{
+    for (unsigned calls = 1; calls < 12; calls++) {
+        end_world();
+        start_world(calls);
+        connected_pairs(2);
+        servers[0].c.ops = servers[1].c.ops = &answering_ops;
+        assert_ptr_equal(sim_net_conn_peer(nets[1], &clients[0].c), nets[0]);
+        sim_net_node_stop_within(nets[0], calls);
+        for (unsigned i = 0; i < 100 && !sim_net_node_has_stopped(nets[0]); i++) {
+            say(&clients[i % 2], 50);
+            dial(2 + i % 30, 1, "127.0.0.1:2000");
+            sim_net_step(w, sim_net_now_ns(w) + SECOND);
+        }
+        assert_true(sim_net_node_has_stopped(nets[0]));
+        sim_net_run(w, SECOND); /* it does nothing more, and the kernel not yet */
+        assert_int_equal(clients[0].n_closed + clients[1].n_closed, 0);
+        sim_net_node_kill(nets[0], SIM_NET_DEATH_PROCESS);
+        sim_net_run(w, SECOND);
+        for (unsigned i = 0; i < N_PEERS; i++) {
+            assert_true(clients[i].n == NULL || clients[i].n_closed == 1);
+            servers[i].c.handle = 0;
+        }
+        net_free(nets[0]);
+        nets[0] = NULL;
+        stopped_loops[calls] = loops[0];
+    }
+}
+
+static void a_call_of_another_kind_stops_only_the_node_whose_turn_it_is(void **state)
+{
+    sim_net_node_stop_within(nets[0], 1);
+    sim_net_node_call(nets[0]); /* between steps */
+    assert_false(sim_net_node_has_stopped(nets[0]));
+    sim_net_node_stop_within(nets[0], 0);
+    listen_on(0);
+    dial(0, 1, "127.0.0.1:2000");
+    sim_net_run(w, SECOND);
+    assert_false(sim_net_node_has_stopped(nets[0]));
+}
+
 static void a_dead_host_is_noticed_by_writing_only(void **state)
 {
     connected_pairs(2);
@@ -465,6 +533,29 @@ static void a_frozen_node_gets_no_turn(void **state)
     assert_int_equal(servers[0].in.len, 0);
     sim_net_run(w, 2 * SECOND);
     assert_int_equal(servers[0].in.len, 10);
+}
+
+static void a_poked_node_gets_a_turn_soon(void **state)
+{
+    struct loop_stats before, after;
+    bool at_once = false, later = false;
+    sim_net_run(w, SECOND);
+    for (unsigned i = 0; i < 50; i++) {
+        uint64_t poked_ns = sim_net_now_ns(w);
+        loop_stats_get(loops[1], &before);
+        sim_net_node_poke(nets[1]);
+        sim_net_node_poke(nets[1]); /* one turn is enough */
+        assert_true(sim_net_step(w, poked_ns + SIM_NET_POKE_NS_MAX));
+        loop_stats_get(loops[1], &after);
+        assert_int_equal(after.turns, before.turns + 1);
+        at_once |= loop_now_ns(loops[1]) < poked_ns + 1000;
+        later |= loop_now_ns(loops[1]) > poked_ns + 1000;
+        assert_false(sim_net_step(w, sim_net_now_ns(w) + SECOND));
+    }
+    assert_true(at_once && later);
+    sim_net_node_kill(nets[1], SIM_NET_DEATH_PROCESS);
+    sim_net_node_poke(nets[1]);
+    assert_false(sim_net_step(w, sim_net_now_ns(w) + SECOND));
 }
 
 static void who_does_not_read_stops_the_writer(void **state)
@@ -589,12 +680,16 @@ int main(void)
         T(accepts_fail_as_often_as_told),
         T(a_dead_process_ends_its_connections),
         T(a_dead_node_can_be_torn_down_as_usual),
+        T(after_a_lucky_death_all_that_was_written_arrives),
+        T(a_node_stops_in_the_middle_of_its_turn),
+        T(a_call_of_another_kind_stops_only_the_node_whose_turn_it_is),
         T(a_dead_host_is_noticed_by_writing_only),
         T(a_lost_end_leaves_the_peer_half_open),
         T(a_reset_reaches_both_ends),
         T(through_a_cut_nothing_passes),
         T(bytes_to_who_has_closed_are_answered_with_reset),
         T(a_frozen_node_gets_no_turn),
+        T(a_poked_node_gets_a_turn_soon),
         T(who_does_not_read_stops_the_writer),
         cmocka_unit_test(the_same_seed_gives_the_same_run),
     };

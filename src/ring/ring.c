@@ -20,18 +20,18 @@ int ring_writer_attach(struct ring_writer *w, void *mem, size_t bytes, struct be
     uint64_t reserve = shm->reserve;
     if (reserve % RECORD_ALIGN != 0 || reserve > found.size / 2) /* read again since: may be another */
         return -EPROTO;
-    uint64_t bulk = found.size - reserve;
+    const struct ring_params params = {.size = found.size, .reserve = reserve};
     *w = (struct ring_writer){
         .shm = shm,
         .data = (uint8_t *)mem + sizeof *shm,
         .bell = bell != NULL ? bell : &shm->bell,
         .bell_bit = (uint8_t)bell_bit,
         .size = found.size,
-        .limit = {[RING_BULK] = bulk, [RING_LIFECYCLE] = found.size},
+        .limit = {[RING_BULK] = found.size - reserve, [RING_LIFECYCLE] = found.size},
         .next = found.tail,
         .tail = found.tail,
         .head = found.head,
-        .record_max = (uint32_t)((bulk / 2 & ~(RECORD_ALIGN - 1)) - sizeof(struct record_shm)),
+        .record_max = ring_params_record_max(&params),
     };
     return 0;
 }
@@ -48,11 +48,11 @@ static bool fits(const struct ring_writer *w, enum ring_class class, uint64_t by
     return w->next + bytes - w->head <= w->limit[class];
 }
 
-/* Look where the consumer is. It cannot have released what it has not seen, nor go back. */
-static bool see_head(struct ring_writer *w)
+/* It cannot have released what it has not seen, nor go back. */
+bool ring__see_head(struct ring_writer *w)
 {
     /* seq_cst: acquires the consumer's reads before the bytes are written over (partner: its store in
-     * ring_release), and stands behind the store of room_wanted (ring_want_room). */
+     * ring_release), and stands behind the store of room_wanted (want). */
     uint64_t head = atomic_load_explicit(&w->shm->head, memory_order_seq_cst);
     if (head - w->head > w->tail - w->head || head % RECORD_ALIGN != 0) {
         w->broken = true;
@@ -64,7 +64,7 @@ static bool see_head(struct ring_writer *w)
 
 static int make_room(struct ring_writer *w, enum ring_class class, uint64_t bytes)
 {
-    if (w->broken || !see_head(w))
+    if (w->broken || !ring__see_head(w))
         return -EPROTO;
     if (fits(w, class, bytes))
         return 0;
@@ -87,6 +87,7 @@ int ring__reserve(struct ring_writer *w, enum ring_class class, uint32_t flags, 
 {
     if (len > w->record_max)
         return -EMSGSIZE;
+    RING_LOCK(w->shm);
     uint64_t need = record_bytes(len);
     uint64_t padding = padding_before(w, need);
     if (!fits(w, class, padding + need)) {
@@ -117,6 +118,7 @@ bool ring_publish(struct ring_writer *w)
 {
     if (w->next == w->tail && !w->shown)
         return false;
+    RING_LOCK(w->shm);
     RING_FAULT(publish_begin);
     /* seq_cst: releases the records (partner: the load in see_tail), and stands before the load of rung in
      * bell_ring (1 and 2 of ring_bell.h). */
@@ -131,6 +133,7 @@ void ring_show(struct ring_writer *w)
 {
     if (w->next == w->tail)
         return;
+    RING_LOCK(w->shm);
     /* Release: the records (partner: the load in see_tail). */
     atomic_store_explicit(&w->shm->tail, w->next, memory_order_release);
     w->tail = w->next;
@@ -142,22 +145,41 @@ void ring_cancel(struct ring_writer *w)
     w->next = w->tail;
 }
 
-bool ring_want_room(struct ring_writer *w, enum ring_class class, uint32_t len)
+/* Say what we wait for, and look once more where the consumer is: after that, either we have seen it there or
+ * its ring_release sees that we wait. False: broken. Within RING_LOCK. */
+static bool want(struct ring_writer *w, uint32_t what)
 {
     /* Else the consumer could wait for us while we wait for it. */
     ASSERT(w->next == w->tail && !w->shown);
-    ASSERT(len <= w->record_max);
     RING_FAULT(room_begin);
-    /* seq_cst: before the load of head in see_head; partners are the store of head and the load of
+    /* seq_cst: before the load of head in ring__see_head; partners are the store of head and the load of
      * room_wanted in ring_release (Dekker, as in ring_bell.h). */
-    atomic_store_explicit(&w->shm->room_wanted, 1, memory_order_seq_cst);
+    atomic_store_explicit(&w->shm->room_wanted, what, memory_order_seq_cst);
     RING_FAULT(room_wanted);
-    uint64_t need = record_bytes(len);
-    if (!w->broken && see_head(w) && !fits(w, class, padding_before(w, need) + need))
-        return true;
-    /* Relaxed: a consumer that still sees 1 tells us once too often. */
-    atomic_store_explicit(&w->shm->room_wanted, 0, memory_order_relaxed);
+    return !w->broken && ring__see_head(w);
+}
+
+static bool want_nothing(struct ring_writer *w)
+{
+    /* Relaxed: a consumer that still sees that we wait tells us once too often. */
+    atomic_store_explicit(&w->shm->room_wanted, ROOM_NOT, memory_order_relaxed);
     return false;
+}
+
+bool ring_want_room(struct ring_writer *w, enum ring_class class, uint32_t len)
+{
+    ASSERT(len <= w->record_max);
+    RING_LOCK(w->shm);
+    uint64_t need = record_bytes(len);
+    bool waits = want(w, ROOM_SOME) && !fits(w, class, padding_before(w, need) + need);
+    return waits || want_nothing(w);
+}
+
+bool ring_want_empty(struct ring_writer *w)
+{
+    RING_LOCK(w->shm);
+    bool waits = want(w, ROOM_ALL) && w->head != w->tail;
+    return waits || want_nothing(w);
 }
 
 /* ---- consumer */
@@ -201,6 +223,7 @@ static int see_tail(struct ring_reader *r)
 
 int ring_read(struct ring_reader *r, struct ring_record *ret)
 {
+    RING_LOCK(r->shm);
     for (;;) { /* twice at most: there is no padding behind padding */
         int seen = r->next != r->tail ? 1 : see_tail(r);
         if (seen <= 0)
@@ -236,20 +259,22 @@ bool ring_release(struct ring_reader *r)
 {
     if (r->next == r->head)
         return false;
+    RING_LOCK(r->shm);
     RING_FAULT(release_begin);
     /* seq_cst: releases our reads (partner: the load in see_head), and stands before the load of room_wanted.
      */
     atomic_store_explicit(&r->shm->head, r->next, memory_order_seq_cst);
     RING_FAULT(release_head);
     r->head = r->next;
-    /* seq_cst: partner is the store in ring_want_room. */
-    if (atomic_load_explicit(&r->shm->room_wanted, memory_order_seq_cst) == 0)
+    /* seq_cst: partner is the store in want. */
+    uint32_t wanted = atomic_load_explicit(&r->shm->room_wanted, memory_order_seq_cst);
+    if (wanted == ROOM_NOT)
         return false;
-    /* Not for every few bytes; but at the latest when all is read that we know of. */
-    if (r->tail - r->head > r->size / 2)
+    /* Not for every few bytes; but at the latest when all is released that we know of. */
+    if (r->tail - r->head > (wanted == ROOM_SOME ? r->size / 2 : 0))
         return false;
     /* seq_cst: taken, so that the producer is told once. */
-    bool waits = atomic_exchange_explicit(&r->shm->room_wanted, 0, memory_order_seq_cst) != 0;
+    bool waits = atomic_exchange_explicit(&r->shm->room_wanted, ROOM_NOT, memory_order_seq_cst) != ROOM_NOT;
     RING_FAULT(release_room);
     return waits;
 }

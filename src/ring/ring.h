@@ -42,6 +42,14 @@ struct ring_params {
  * at its first record. */
 int ring_format(void *mem, size_t bytes, const struct ring_params *params);
 
+/* The longest payload of one record in such a ring: about (size - reserve) / 2, so that with its padding it
+ * fits into an empty ring at any position. */
+static inline uint32_t ring_params_record_max(const struct ring_params *p)
+{
+    uint64_t half = (p->size - p->reserve) / 2 & ~(RECORD_ALIGN - 1);
+    return (uint32_t)(half - sizeof(struct record_shm));
+}
+
 /* ---- producer */
 
 struct ring_writer {
@@ -66,8 +74,7 @@ struct ring_writer {
 int ring_writer_attach(struct ring_writer *w, void *mem, size_t bytes, struct bell_shm *bell,
                        unsigned bell_bit);
 
-/* The longest payload of one record: about (size - reserve) / 2, so that with its padding it fits into an
- * empty ring at any position. */
+/* As ring_params_record_max. */
 static inline uint32_t ring_record_max(const struct ring_writer *w)
 {
     return w->record_max;
@@ -96,6 +103,11 @@ void ring_cancel(struct ring_writer *w);
  * ring_release will say so. False: there is room by now, try again (or the ring is broken: so will
  * ring_reserve say). */
 bool ring_want_room(struct ring_writer *w, enum ring_class class, uint32_t len);
+
+/* With everything published: ask to be told when all of it is released. True: ring_release will say so (it
+ * may once before, when the consumer has not seen all yet: ask again). False: all is released (or the ring is
+ * broken). */
+bool ring_want_empty(struct ring_writer *w);
 
 /* ---- consumer */
 
@@ -126,7 +138,7 @@ int ring_reader_attach(struct ring_reader *r, void *mem, size_t bytes, bool own_
 /* The next record. 1; 0: there is none; -EPROTO: what the producer wrote cannot be, *ret is untouched. */
 int ring_read(struct ring_reader *r, struct ring_record *ret);
 
-/* Everything read so far may be written over. True: the producer waits for room, and the caller has to tell
+/* Everything read so far may be written over. True: the producer waits for this, and the caller has to tell
  * it (by the bell and eventfd of that process, say). */
 bool ring_release(struct ring_reader *r);
 
@@ -141,6 +153,7 @@ struct ring_report {
     const char *fault; /* what is wrong, NULL: nothing */
     uint64_t size, head, tail;
     uint64_t records[RING_CLASS_N]; /* published and not released, without padding */
+    uint64_t messages;              /* records that are whole messages, or the last fragment of one */
     uint64_t payload_bytes;
     uint64_t cut_bytes; /* by ring_repair: published, but not to be made sense of */
 };

@@ -15,9 +15,13 @@ int ring_wake(int event_fd)
 {
     uint64_t one = 1;
     for (;;) {
-        if (write(event_fd, &one, sizeof one) == (ssize_t)sizeof one || errno == EAGAIN)
+        if (write(event_fd, &one, sizeof one) == (ssize_t)sizeof one)
             return 0;
-        if (errno != EINTR)
+        /* Full, after 2^64 - 2 wake-ups that nobody read. That write was no edge, so the consumer may not
+         * have heard of it: empty the counter in its place, and try again. */
+        if (errno == EAGAIN)
+            (void)ring_wake_clear(event_fd);
+        else if (errno != EINTR)
             return -errno;
     }
 }

@@ -105,7 +105,8 @@ void bell_repair(struct bell_shm *b, uint64_t rings);
 
 /* ---- the eventfd (EFD_NONBLOCK) that a sleeping consumer waits for */
 
-/* 0 or -errno of the write; a full counter is fine, it wakes too. */
+/* 0 or -errno of the write. Wakes also one that waits edge-triggered and never reads
+ * (net_epoll_watch_add_edge): every write that succeeds is an edge. */
 int ring_wake(int event_fd);
 /* Take what was written; false: nothing was. */
 bool ring_wake_clear(int event_fd);

@@ -33,9 +33,12 @@ int ring_format(void *mem, size_t bytes, const struct ring_params *params)
     shm->data_offset = sizeof *shm;
     shm->size = params->size;
     shm->reserve = params->reserve;
+    ring__lock_format(shm);
     /* Relaxed: the magic number below makes them visible. */
     atomic_store_explicit(&shm->tail, params->start, memory_order_relaxed);
     atomic_store_explicit(&shm->head, params->start, memory_order_relaxed);
+    atomic_store_explicit(&shm->taken[0], params->start, memory_order_relaxed); /* no message ends there */
+    atomic_store_explicit(&shm->taken[1], params->start, memory_order_relaxed);
     /* Release: who sees the magic number sees the rest (partner: the load in ring__check). */
     __atomic_store_n(&shm->magic, RING_SHM_MAGIC, __ATOMIC_RELEASE);
     return 0;
@@ -102,6 +105,7 @@ static void count_record(uint32_t flags_len, struct ring_report *ret)
     if ((flags_len & RECORD_PADDING) != 0)
         return;
     ret->records[(flags_len & RECORD_LIFECYCLE) != 0 ? RING_LIFECYCLE : RING_BULK]++;
+    ret->messages += (flags_len & RECORD_MORE) == 0;
     ret->payload_bytes += flags_len & RECORD_LEN_MASK;
 }
 
@@ -127,7 +131,7 @@ static uint64_t walk(const struct ring_shm *shm, struct ring_report *ret)
 static int check_words(const struct ring_shm *shm, struct ring_report *ret)
 {
     /* Relaxed: only whether the value is possible. */
-    if (atomic_load_explicit(&shm->room_wanted, memory_order_relaxed) > 1)
+    if (atomic_load_explicit(&shm->room_wanted, memory_order_relaxed) > ROOM_ALL)
         return fail(ret, "room_wanted");
     if (atomic_load_explicit(&shm->bell.asleep, memory_order_relaxed) > 1)
         return fail(ret, "asleep");
@@ -176,7 +180,7 @@ static void mend_records(const struct ring_shm *shm, unsigned dead, struct ring_
     }
     ret->cut_bytes = ret->tail - ret->head;
     ret->head = ret->tail;
-    ret->payload_bytes = ret->records[RING_BULK] = ret->records[RING_LIFECYCLE] = 0;
+    ret->messages = ret->payload_bytes = ret->records[RING_BULK] = ret->records[RING_LIFECYCLE] = 0;
 }
 
 /* seq_cst in both: in the place of the dead one's stores (ring_publish, ring_release), with the same

@@ -14,6 +14,7 @@
     X(room_begin)      /* about to ask for room */                                                           \
     X(room_wanted)     /* the producer has asked for room */                                                 \
     X(read_record)     /* a record was read, not released */                                                 \
+    X(taken)           /* a message in fragments was said to be taken, not released */                       \
     X(release_begin)   /* about to release */                                                                \
     X(release_head)    /* released, nobody told */                                                           \
     X(release_room)    /* the flag of a producer that waits for room is taken, nobody told */                \

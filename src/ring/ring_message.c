@@ -17,14 +17,9 @@ static uint32_t fragment_max(const struct ring_writer *w)
     return part < w->record_max ? (uint32_t)part : w->record_max;
 }
 
-static bool is_whole(const struct ring_writer *w, const struct ring_sending *s)
-{
-    return s->len <= w->record_max;
-}
-
 uint32_t ring_send_room(const struct ring_writer *w, const struct ring_sending *s)
 {
-    if (is_whole(w, s))
+    if (!ring_send_is_large(w, s))
         return (uint32_t)s->len;
     size_t left = s->len - s->sent;
     uint32_t max = fragment_max(w);
@@ -54,6 +49,7 @@ static int send_first(struct ring_writer *w, struct ring_sending *s)
     memcpy(p, &head, sizeof head);
     memcpy(p + sizeof head, s->data, len - sizeof head);
     s->sent = len - sizeof head;
+    s->begin = w->next - record_bytes(len);
     w->fragmented[s->class] = true;
     return 0;
 }
@@ -68,6 +64,7 @@ static int send_next(struct ring_writer *w, struct ring_sending *s)
         return r;
     memcpy(p, s->data + s->sent, len);
     s->sent += len;
+    s->end = w->next;
     w->fragmented[s->class] = !last;
     return 0;
 }
@@ -76,7 +73,7 @@ int ring_send(struct ring_writer *w, struct ring_sending *s)
 {
     if (s->sent == 0 && w->fragmented[s->class])
         return -EBUSY;
-    if (is_whole(w, s))
+    if (!ring_send_is_large(w, s))
         return send_whole(w, s);
     do {
         int r = s->sent == 0 ? send_first(w, s) : send_next(w, s);
@@ -91,6 +88,30 @@ void ring_send_give_up(struct ring_writer *w, struct ring_sending *s)
     if (s->sent > 0 && s->sent < s->len)
         w->fragmented[s->class] = false;
     s->sent = s->len;
+}
+
+/* Positions are never further apart than a ring is large. */
+static bool is_before(uint64_t a, uint64_t b)
+{
+    return (int64_t)(a - b) < 0;
+}
+
+bool ring_send_is_untouched(struct ring_writer *w, const struct ring_sending *s)
+{
+    RING_LOCK(w->shm);
+    return !w->broken && ring__see_head(w) && !is_before(s->begin, w->head);
+}
+
+int ring_send_state(struct ring_writer *w, const struct ring_sending *s)
+{
+    ASSERT(s->sent == s->len && ring_send_is_large(w, s));
+    RING_LOCK(w->shm);
+    if (w->broken || !ring__see_head(w))
+        return -EPROTO;
+    if (is_before(w->head, s->end))
+        return -EAGAIN;
+    /* Relaxed: stored before the head that has just been acquired (ring_taken). */
+    return atomic_load_explicit(&w->shm->taken[s->class], memory_order_relaxed) == s->end ? 0 : -ESTALE;
 }
 
 /* ---- consumer */
@@ -159,6 +180,8 @@ static int fragment(struct ring_receiver *rv, struct ring_message_part *part, co
         return begin(rv, part, f);
     if (!part->open) {
         rv->orphans++;
+        rv->headless += !part->headless;
+        part->headless = f->more;
         return 0;
     }
     if (f->type != part->type)
@@ -173,6 +196,7 @@ static void end_unfinished(struct ring_receiver *rv, struct ring_message_part *p
         rv->cut++;
         part_clear(part);
     }
+    part->headless = false;
 }
 
 static void drop_delivered(struct ring_receiver *rv)
@@ -206,8 +230,24 @@ int ring_receive(struct ring_receiver *rv, struct ring_record *ret)
             return r;
         if (part->done) {
             *ret = (struct ring_record){
-                .data = part->data, .len = (uint32_t)part->len, .type = part->type, .class = f.class};
+                .data = part->data,
+                .len = (uint32_t)part->len,
+                .type = part->type,
+                .class = f.class,
+                .continues = true,
+            };
             return 1;
         }
     }
+}
+
+void ring_taken(struct ring_receiver *rv, const struct ring_record *got)
+{
+    struct ring_reader *r = rv->reader;
+    ASSERT(got->continues && rv->part[got->class].done);
+    RING_LOCK(r->shm);
+    /* Release: a successor, and the producer, see it with the head that ring_release stores after it
+     * (partner: ring_send_state, behind its look at the head). */
+    atomic_store_explicit(&r->shm->taken[got->class], r->next, memory_order_release);
+    RING_FAULT(taken);
 }

@@ -124,9 +124,45 @@ static void a_new_consumer_drops_the_rest_of_a_message(void **state)
     ring_receiver_init(&successor, &t.r, MESSAGE_MAX);
     assert_int_equal(send_some(&t, &s), 0);
     assert_int_equal(ring_receive(&successor, &got), 0);
-    assert_true(successor.orphans > 0);
+    assert_true(successor.orphans > 1);
+    assert_int_equal(successor.headless, 1);
     ring_release(&t.r);
     send_through(&t, &successor, RING_BULK, 5, 5000);
+    ring_receiver_fini(&successor);
+    test_ring_close(&t);
+}
+
+static void a_message_is_safe_only_when_one_consumer_has_taken_all_of_it(void **state)
+{
+    struct test_ring t;
+    struct ring_receiver rv, successor;
+    struct ring_record got;
+    test_ring_open(&t, 4096, 0, UINT64_C(0) - 4096);
+    ring_receiver_init(&rv, &t.r, MESSAGE_MAX);
+    struct ring_sending s = {.data = bytes, .len = 5000, .type = 1};
+    assert_int_equal(send_some(&t, &s), -EAGAIN);
+    assert_true(ring_send_is_untouched(&t.w, &s));
+    assert_int_equal(ring_receive(&rv, &got), 0);
+    assert_true(ring_send_is_untouched(&t.w, &s));
+    ring_release(&t.r);
+    assert_false(ring_send_is_untouched(&t.w, &s));
+    ring_receiver_fini(&rv);
+    ring_receiver_init(&successor, &t.r, MESSAGE_MAX);
+    assert_int_equal(send_some(&t, &s), 0);
+    assert_int_equal(ring_send_state(&t.w, &s), -EAGAIN);
+    assert_true(ring_want_empty(&t.w));
+    assert_int_equal(ring_receive(&successor, &got), 0);
+    assert_true(ring_release(&t.r));
+    assert_int_equal(ring_send_state(&t.w, &s), -ESTALE);
+    s = (struct ring_sending){.data = bytes, .len = 3000, .type = 1};
+    assert_int_equal(send_some(&t, &s), 0);
+    assert_int_equal(ring_receive(&successor, &got), 1);
+    assert_true(got.continues && got.len == 3000);
+    ring_taken(&successor, &got);
+    assert_int_equal(ring_send_state(&t.w, &s), -EAGAIN);
+    ring_release(&t.r);
+    assert_int_equal(ring_send_state(&t.w, &s), 0);
+    assert_false(ring_want_empty(&t.w));
     ring_receiver_fini(&successor);
     test_ring_close(&t);
 }
@@ -204,6 +240,7 @@ int main(void)
         cmocka_unit_test(lifecycle_records_go_between_fragments_and_bulk_does_not),
         cmocka_unit_test(a_message_that_was_given_up_is_dropped_and_counted),
         cmocka_unit_test(a_new_consumer_drops_the_rest_of_a_message),
+        cmocka_unit_test(a_message_is_safe_only_when_one_consumer_has_taken_all_of_it),
         cmocka_unit_test(a_message_above_the_bound_is_refused),
         cmocka_unit_test(fragments_that_contradict_each_other_are_refused),
     };

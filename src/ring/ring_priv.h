@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "ring/ring.h"
+#include "ring/ring_lock.h"
 
 /* Bytes of a record with so much payload. */
 static inline uint64_t record_bytes(uint32_t len)
@@ -32,6 +33,9 @@ static inline uint64_t record_check(uint64_t size, uint64_t pos, uint64_t end, u
 /* Identity and positions, without the records. 0, -EAGAIN, -EPROTO; fills size, head and tail of the report.
  */
 int ring__check(const struct ring_shm *shm, size_t bytes, struct ring_report *ret);
+
+/* Look where the consumer is, into w->head. False: where it cannot be, w is broken. Within RING_LOCK. */
+bool ring__see_head(struct ring_writer *w);
 
 /* ring_reserve without its look at messages under way; flags: RECORD_MORE, RECORD_CONTINUES. */
 int ring__reserve(struct ring_writer *w, enum ring_class class, uint32_t flags, uint32_t type, uint32_t len,

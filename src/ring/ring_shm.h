@@ -53,6 +53,11 @@ struct bell_shm {
 static_assert(offsetof(struct bell_shm, asleep) == 8, "bell layout");
 static_assert(sizeof(struct bell_shm) == 128, "bell layout");
 
+/* Values of room_wanted. */
+#define ROOM_NOT  0 /* nobody waits */
+#define ROOM_SOME 1 /* tell at half, or when all is released that the consumer knows of */
+#define ROOM_ALL  2 /* tell when all is released that the consumer knows of */
+
 struct ring_shm {
     /* Identity. */
     uint64_t magic;
@@ -65,11 +70,12 @@ struct ring_shm {
     _Atomic uint64_t tail;
     uint64_t reserved_tail[7];
     _Atomic uint64_t full[2];     /* refusals for want of room, by enum ring_class; grows only */
-    _Atomic uint32_t room_wanted; /* 1: set by the producer, taken by the consumer that will tell it */
+    _Atomic uint32_t room_wanted; /* ROOM_*: set by the producer, taken by the consumer that will tell it */
     uint32_t reserved_full[11];
     /* The consumer's. */
     _Atomic uint64_t head;
-    uint64_t reserved_head[15];
+    _Atomic uint64_t taken[2]; /* end of the last message in fragments that was taken whole, by ring_class */
+    uint64_t reserved_head[13];
     /* The bell of a consumer that has only this ring. */
     struct bell_shm bell;
 };
@@ -77,6 +83,7 @@ static_assert(offsetof(struct ring_shm, tail) == 128, "layout");
 static_assert(offsetof(struct ring_shm, full) == 192, "layout");
 static_assert(offsetof(struct ring_shm, room_wanted) == 208, "layout");
 static_assert(offsetof(struct ring_shm, head) == 256, "layout");
+static_assert(offsetof(struct ring_shm, taken) == 264, "layout");
 static_assert(offsetof(struct ring_shm, bell) == 384, "layout");
 static_assert(sizeof(struct ring_shm) == 512, "layout");
 static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "lock-free between processes");

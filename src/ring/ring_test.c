@@ -263,6 +263,13 @@ static void the_eventfd_is_readable_after_a_wake(void **state)
     assert_int_equal(poll(&p, 1, 0), 1);
     assert_true(ring_wake_clear(fd));
     assert_false(ring_wake_clear(fd));
+    uint64_t most =
+        UINT64_MAX - 1; /* full: that write fails, and an edge-triggered waiter would hear nothing */
+    assert_int_equal(write(fd, &most, sizeof most), sizeof most);
+    assert_int_equal(ring_wake(fd), 0);
+    uint64_t count = 0;
+    assert_int_equal(read(fd, &count, sizeof count), sizeof count);
+    assert_int_equal(count, 1);
     close(fd);
     assert_int_equal(ring_wake(-1), -EBADF);
 }
@@ -396,6 +403,7 @@ static void a_good_ring_is_valid_and_counted(void **state)
     assert_null(report.fault);
     assert_int_equal(report.records[RING_BULK], 2);
     assert_int_equal(report.records[RING_LIFECYCLE], 1);
+    assert_int_equal(report.messages, 3);
     assert_int_equal(report.payload_bytes, 24 + 24 + 88);
     assert_int_equal(report.tail - report.head, 32 + 32 + 64 + 96);
     atomic_store(&t.shm->bell.asleep, 7);

@@ -5,6 +5,10 @@
 #define TGG_RING_FAULTS /* as the library that it is linked with */
 #include "ring/ring_util_test.h"
 
+#include <errno.h>
+
+#include "ring/ring_message.h"
+
 static enum ring_fault turn_at;
 static void (*turn)(void);
 static bool turn_taken;
@@ -85,6 +89,11 @@ static void producer_wants_room(void)
     waits = ring_want_room(&t.w, RING_BULK, ring_record_max(&t.w));
 }
 
+static void producer_wants_all(void)
+{
+    waits = ring_want_empty(&t.w);
+}
+
 static void consumer_reads_all(void)
 {
     struct ring_record got;
@@ -93,7 +102,7 @@ static void consumer_reads_all(void)
     told |= ring_release(&t.r);
 }
 
-static void no_room_is_missed_wherever_the_sides_meet(void **state)
+static void no_room_is_missed(void (*producer_wants)(void))
 {
     unsigned met = 0;
     for (int who = 0; who < 2; who++) {
@@ -104,8 +113,8 @@ static void no_room_is_missed_wherever_the_sides_meet(void **state)
             while (put(&t.w, RING_BULK, 1, 100) == 0)
                 ;
             ring_publish(&t.w);
-            turn = who == 0 ? producer_wants_room : consumer_reads_all;
-            who == 0 ? consumer_reads_all() : producer_wants_room();
+            turn = who == 0 ? producer_wants : consumer_reads_all;
+            who == 0 ? consumer_reads_all() : producer_wants();
             met += turn_taken;
             /* All has been released by now. */
             if (waits)
@@ -116,11 +125,60 @@ static void no_room_is_missed_wherever_the_sides_meet(void **state)
     assert_true(met >= 5);
 }
 
+static void no_room_is_missed_wherever_the_sides_meet(void **state)
+{
+    no_room_is_missed(producer_wants_room);
+    no_room_is_missed(producer_wants_all);
+}
+
+static struct ring_receiver rv;
+static struct ring_sending sending;
+static int state_seen;
+
+static void producer_looks(void)
+{
+    state_seen = ring_send_state(&t.w, &sending);
+}
+
+static void consumer_takes_the_message(void)
+{
+    struct ring_record got;
+    assert_int_equal(ring_receive(&rv, &got), 1);
+    ring_taken(&rv, &got);
+    (void)ring_release(&t.r);
+}
+
+static void a_message_that_is_taken_never_looks_lost(void **state)
+{
+    static const uint8_t bytes[400];
+    unsigned met = 0;
+    for (turn_at = 0; turn_at < RING_FAULT_N; turn_at++) {
+        turn = NULL;
+        turn_taken = false;
+        test_ring_open(&t, 512, 0, 0);
+        ring_receiver_init(&rv, &t.r, sizeof bytes);
+        sending = (struct ring_sending){.data = bytes, .len = sizeof bytes};
+        assert_int_equal(ring_send(&t.w, &sending), 0);
+        ring_publish(&t.w);
+        turn = producer_looks;
+        consumer_takes_the_message();
+        if (turn_taken)
+            assert_int_equal(state_seen, turn_at == RING_FAULT_release_head ? 0 : -EAGAIN);
+        met += turn_taken;
+        producer_looks();
+        assert_int_equal(state_seen, 0);
+        ring_receiver_fini(&rv);
+        test_ring_close(&t);
+    }
+    assert_true(met >= 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_wake_up_is_lost_wherever_the_sides_meet),
         cmocka_unit_test(no_room_is_missed_wherever_the_sides_meet),
+        cmocka_unit_test(a_message_that_is_taken_never_looks_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,22 +13,9 @@ void gw_args_fini(struct gw_args *args)
 {
     free(args->items);
     free(args->ids);
-    gw_id_set_fini(&args->exclude);
+    free(args->exclude.ids);
     bytes_fini(&args->text);
     *args = (struct gw_args){0};
-}
-
-void gw_id_set_fini(struct gw_id_set *set)
-{
-    free(set->ids);
-    *set = (struct gw_id_set){0};
-}
-
-void gw_id_set_move(struct gw_id_set *to, struct gw_id_set *from)
-{
-    ASSERT(to->ids == NULL);
-    *to = *from;
-    *from = (struct gw_id_set){0};
 }
 
 static void args_start(struct gw_args *args, struct json_reader *r, struct slice text)

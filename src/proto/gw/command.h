@@ -40,11 +40,6 @@ struct gw_args {
 
 void gw_args_fini(struct gw_args *args);
 
-/* For work that outlives the call (a fan-out in slices): the set's memory moves to `to`, `from` is empty
- * afterwards. `to` must hold nothing; its owner calls gw_id_set_fini. */
-void gw_id_set_move(struct gw_id_set *to, struct gw_id_set *from);
-void gw_id_set_fini(struct gw_id_set *set);
-
 /* Asked once per client of a fan-out: lists are short as a rule, but may hold every client. */
 static inline bool gw_id_set_has(const struct gw_id_set *set, uint32_t id)
 {
@@ -66,7 +61,7 @@ struct gw_send_to_all {
     bool has_connections; /* only these, which may be none; exclude does not count then */
     const uint32_t *connections;
     size_t n_connections;
-    struct gw_id_set *exclude; /* the args' own, for gw_id_set_move */
+    const struct gw_id_set *exclude; /* the args' own */
 };
 int gw_read_send_to_all(struct gw_args *args, struct slice ext, struct gw_send_to_all *ret);
 
@@ -74,7 +69,7 @@ int gw_read_send_to_all(struct gw_args *args, struct slice ext, struct gw_send_t
  * twice. */
 struct gw_send_to_group {
     struct gw_names groups;
-    struct gw_id_set *exclude;
+    const struct gw_id_set *exclude; /* the args' own */
 };
 int gw_read_send_to_group(struct gw_args *args, struct slice ext, struct gw_send_to_group *ret);
 

@@ -216,17 +216,6 @@ static void id_set_of_every_size(void **state)
     }
 }
 
-static void id_set_outlives_the_call(void **state)
-{
-    struct gw_send_to_all c;
-    struct gw_id_set kept = {0};
-    assert_int_equal(gw_read_send_to_all(&args, text("{\"exclude\":[5,3]}"), &c), 0);
-    gw_id_set_move(&kept, c.exclude);
-    assert_to_all("{\"exclude\":[9]}", NULL, "9");
-    assert_true(gw_id_set_has(&kept, 5) && gw_id_set_has(&kept, 3) && !gw_id_set_has(&kept, 9));
-    gw_id_set_fini(&kept);
-}
-
 /* Whatever a byte is changed to, and wherever the text is cut, every reader gives an answer and reads nothing
  * outside. */
 static void mutated_texts(void **state)
@@ -277,7 +266,6 @@ int main(void)
         cmocka_unit_test(select_clients),
         cmocka_unit_test(connect_keys),
         cmocka_unit_test(id_set_of_every_size),
-        cmocka_unit_test(id_set_outlives_the_call),
         cmocka_unit_test(mutated_texts),
     };
     return cmocka_run_group_tests(tests, NULL, free_args);

@@ -106,14 +106,6 @@ static inline void gw_put_u32(uint8_t *p, uint32_t v)
     memcpy(p, &v, sizeof v);
 }
 
-/* Bytes that the buffer must hold before gw_packet_decode can say anything but 0: the head, or the whole
- * packet once its length is known. Not checked against any limit: decode says -EMSGSIZE first. */
-static inline size_t gw_packet_need(const uint8_t *data, size_t len)
-{
-    size_t pack_len = len >= 4 ? gw_get_u32(data) : 0;
-    return pack_len > GW_HEAD_LEN ? pack_len : GW_HEAD_LEN;
-}
-
 /* Reads the packet at the front of data. Bytes of the packet (>= 28, ret filled); 0: more bytes are needed;
  * -EPROTO: pack_len below the head's, or ext_len past the packet's end; -EMSGSIZE: pack_len > size_max (said
  * as soon as the length is there). ret is untouched unless the result is positive. */
