@@ -3,6 +3,9 @@
 
 With TGG_ORACLE_GATEWAY set (see node.py) the tests at the shared gateway run against the gateway that is named there,
 those marked tgg_only and all others are left out. Without it everything runs against tgg, and nothing is skipped.
+
+How many shards the gateways have: 1, or TGG_TEST_SHARDS. Tests marked `shards(1, 3)` run with each of these numbers; with
+TGG_TEST_SHARDS set, with that one only, if it is among them. `shards(1)` pins a test to one shard.
 """
 
 import os
@@ -10,6 +13,19 @@ import os
 import pytest
 
 from node import Site, oracle
+from proc import SHARDS
+
+
+def pytest_generate_tests(metafunc):
+    if "shards" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("shards")
+    numbers = (1,) if oracle() else marker.args if marker else (SHARDS,)
+    if "TGG_TEST_SHARDS" in os.environ and SHARDS in numbers:
+        numbers = (SHARDS,)
+    if numbers != (SHARDS,):
+        names = ["1shard" if n == 1 else "%dshards" % n for n in numbers]
+        metafunc.parametrize("shards", numbers, ids=names, indirect=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -54,13 +70,14 @@ class Shared:
     """One gateway with the defaults for every test that needs no configuration of its own; a fresh one takes its
     place when a test left it in a state that would spoil the next."""
 
-    def __init__(self, make):
+    def __init__(self, make, **how):
         self.make = make
+        self.how = how
         self.gateway = None
 
     def site(self, protocol="websocket"):
         if self.gateway is None:
-            self.gateway = self.make()
+            self.gateway = self.make(**self.how)
         return Site(self.gateway, protocol).with_worker()
 
     def close(self, site_):
@@ -72,9 +89,24 @@ class Shared:
             raise
 
 
+@pytest.fixture
+def shards(request):
+    """Of the gateways of this test that do not say it themselves."""
+    return getattr(request, "param", SHARDS)
+
+
 @pytest.fixture(scope="session")
-def shared(request):
-    return Shared(oracle if oracle() else request.getfixturevalue("gateway_factory"))
+def shared_of_size():
+    """A shared gateway for each number of shards that a test asked for."""
+    return {}
+
+
+@pytest.fixture
+def shared(request, shards, shared_of_size):
+    if shards not in shared_of_size:
+        made = Shared(oracle) if oracle() else Shared(request.getfixturevalue("gateway_factory"), shards=shards)
+        shared_of_size[shards] = made
+    return shared_of_size[shards]
 
 
 @pytest.fixture
@@ -86,12 +118,13 @@ def site(shared):
 
 
 @pytest.fixture
-def start(gateway_factory):
-    """start(gateway={...}, listen={"websocket": {...}}, register={...}, log={...}) -> a Site at a gateway of its own."""
+def start(gateway_factory, shards):
+    """start(gateway={...}, listen={"websocket": {...}}, register={...}, log={...}, shards=2) -> a Site at a gateway of its
+    own."""
     sites = []
 
     def start_(**config):
-        site_ = Site(gateway_factory(**config))
+        site_ = Site(gateway_factory(**{"shards": shards, **config}))
         sites.append(site_)
         return site_
 

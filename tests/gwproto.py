@@ -218,8 +218,19 @@ class Stream:
         self.close()
 
 
+def shard_of(connection_id):
+    return connection_id >> 26
+
+
 class Commands:
     """Every command as a method; send_packet and query come from the link."""
+
+    shards = 1  # of the gateway, for sync
+
+    def barrier(self):
+        """A question for each shard about a connection that there never is: commands before it on the same link have
+        been taken by the time of the last answer."""
+        return [packet(IS_ONLINE, shard << 26) for shard in range(self.shards)]
 
     def send_to_one(self, connection_id, body, raw=False):
         self.send_packet(packet(SEND_TO_ONE, connection_id, body=body, raw=raw))
@@ -330,8 +341,10 @@ class ClientLink(Stream, Commands):
         return self.read_reply(timeout)
 
     def sync(self):
-        """When this returns, every command sent on this link before has been taken."""
-        assert self.is_online(0) == 0
+        """When this returns, every command sent on this link before has been taken, on every shard."""
+        for question in self.barrier():
+            reply = self.query(question)
+            assert reply == b"i:0;", reply
 
 
 _names = itertools.count(1)
@@ -403,7 +416,24 @@ class WorkerLink(Stream, Commands):
 
     def sync(self):
         """When this returns, the gateway has taken what was sent on this link. Only before events can come."""
-        assert unserialize(self.query(packet(IS_ONLINE, 0))) == 0
+        for question in self.barrier():
+            reply = self.query(question)
+            assert reply == b"i:0;", reply
+
+    def settle(self, timeout=2):
+        """Reads until every event that was on its way to this link when it was called has come; they are kept. A shard's
+        answer stands behind what it had sent before."""
+        deadline = time.monotonic() + timeout
+        self._take_packets()
+        self.send_bytes(b"".join(question.encode() for question in self.barrier()))
+        missing = self.shards
+        while missing > 0:
+            (length,) = struct.unpack(">I", self.read_exactly(4, deadline))
+            data = self.read_exactly(length if length < HEAD.size else length - 4, deadline)
+            if length < HEAD.size:
+                missing -= 1
+            else:
+                self.events.append(Packet.decode(struct.pack(">I", length) + data))
 
     def quiet(self, seconds=0.05):
         """What has come without being asked for, after nothing more came for so long."""

@@ -7,8 +7,9 @@ go of all of them.
 
 import os
 import resource
+import struct
 
-from gwproto import ON_CONNECT, ON_WEBSOCKET_CONNECT, PATIENCE, ClientLink, EchoWorker, WorkerLink
+from gwproto import ON_CONNECT, ON_WEBSOCKET_CONNECT, PATIENCE, ClientLink, EchoWorker, LinkClosed, WorkerLink, shard_of
 from proc import wait_for
 from wsclient import FrameClient, TcpClient, TextClient, WsClient
 
@@ -20,6 +21,7 @@ class OracleGateway:
     port @ internal port, all on 127.0.0.1. PHP has one internal port per listener and no counters."""
 
     is_oracle = True
+    shards = 1
 
     def __init__(self, text):
         self.ports = {}
@@ -61,6 +63,10 @@ class Site:
         self._worker = None
         self._g = None
 
+    @property
+    def shards(self):
+        return self.gateway.shards
+
     # -- links
 
     @property
@@ -70,6 +76,7 @@ class Site:
     def worker_link(self, worker_key=None, sync=True, **how):
         """A business worker that has been taken."""
         link = WorkerLink(self.internal, worker_key, **how)
+        link.shards = self.shards
         self.links.append(link)
         if sync:
             link.sync()
@@ -77,8 +84,35 @@ class Site:
 
     def client_link(self, **how):
         link = ClientLink(self.internal, **how)
+        link.shards = self.shards
         self.links.append(link)
         return link
+
+    def one_more(self, name, make):
+        """What make() returns, and the shard on which that gauge has grown by it. Nothing else may change it."""
+        before = self.per_shard(name)
+        made = make()
+        grown = lambda: [now - old for now, old in zip(self.per_shard(name), before)]
+        wait_for(lambda: sorted(grown()) == [0] * (self.shards - 1) + [1], what="one more of %s" % name)
+        return made, grown().index(1)
+
+    def worker_on_each_shard(self):
+        """A worker link on each shard, by shard."""
+        found = {}
+        while len(found) < self.shards:
+            link, shard = self.one_more("workers", self.worker_link)
+            assert shard not in found, "worker links are to be spread evenly: %s" % self.per_shard("workers")
+            found[shard] = link
+        return [found[shard] for shard in range(self.shards)]
+
+    def link_on_each_shard(self):
+        """A GatewayClient's link on each shard, by shard. Those that have said nothing yet are spread like workers."""
+        found = {}
+        while len(found) < self.shards:
+            link, shard = self.one_more("links", self.client_link)
+            assert shard not in found, "new links are to be spread evenly: %s" % self.per_shard("links")
+            found[shard] = link
+        return [found[shard] for shard in range(self.shards)]
 
     def echo_worker(self, on_event, **how):
         worker = EchoWorker(self.internal, on_event, **how)
@@ -124,6 +158,17 @@ class Site:
             client.connect_event = worker.wait(ON_WEBSOCKET_CONNECT, client.id)
         return client
 
+    def clients_on_each_shard(self, count, listener="text", worker=None, **how):
+        """So many clients on each shard, by shard; where the kernel puts a connection is its own affair, so there may be
+        more of some (all are in self.clients)."""
+        found = [[] for _ in range(self.shards)]
+        for _ in range(40 * count * self.shards):
+            if all(len(clients) >= count for clients in found):
+                return [clients[:count] for clients in found]
+            client = self.client(listener, worker=worker, **how)
+            found[shard_of(client.id)].append(client)
+        raise AssertionError("clients per shard: %s" % [len(clients) for clients in found])
+
     # -- counters: how they changed since the test began
 
     def counter(self, name):
@@ -132,6 +177,9 @@ class Site:
 
     def gauge(self, name):
         return self.gateway.counters()[name]
+
+    def per_shard(self, name):
+        return [counters[name] for counters in self.gateway.shard_counters()]
 
     def wait_counter(self, name, value, timeout=PATIENCE):
         self._wait(lambda: self.counter(name), lambda now: now >= value, timeout, "%s to become %d" % (name, value))
@@ -165,21 +213,24 @@ class Site:
 
     def take_what_waits(self):
         """An ON_CLOSE whose worker ended in the same moment waits for the next worker; that is not to be the next test's."""
-        while not self.gateway.is_oracle and self.gauge("parked_clients") > 0:
+        while not self.gateway.is_oracle and self.gauge("parked_clients") + self.gauge("parked_bytes") > 0:
             with WorkerLink(self.internal) as taker:
                 taker.wait()  # whole: what is not read to its end would wait again
                 taker.quiet()
             self.wait_gauge("links", 0)
 
     def _drain(self):
-        """Nobody may hold the gateway back: links that do not read are closed first."""
-        for link in self.links:
-            if isinstance(link, WorkerLink) and not link.ended and link.sock.fileno() >= 0:
-                try:
-                    link.quiet(0.001)
-                except OSError:
-                    pass
+        """Nobody may hold the gateway back: links that do not read are closed first. Nothing may be on its way to a worker
+        when its link is closed, or it would come to the next test's."""
+        workers = [link for link in self.links if isinstance(link, WorkerLink) and not link.ended and link.sock.fileno() >= 0]
+        for worker in workers:
+            worker.quiet(0.001)
         self.wait_gauge("clients", 0)
+        for worker in workers:
+            try:
+                worker.settle()
+            except (OSError, LinkClosed, AssertionError, struct.error):
+                pass
 
 
 def raise_file_limit():

@@ -2,7 +2,8 @@
 """Processes under test: tgg's subcommands with a configuration written for them, on free ports, in a folder of the
 test's own. A process that ends when it should not, or that has a sanitizer's report in its stderr, fails the test.
 
-TGG_BUILD names the build directory (default: build in the root of the tree)."""
+TGG_BUILD names the build directory (default: build in the root of the tree). TGG_TEST_SHARDS: how many shards a gateway
+has where the test does not say (default 1)."""
 
 import json
 import os
@@ -16,7 +17,25 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.abspath(os.environ.get("TGG_BUILD", os.path.join(ROOT, "build")))
 TGG = os.path.join(BUILD, "src", "main", "tgg")
+SHARDS = int(os.environ.get("TGG_TEST_SHARDS", "1"))
 PATIENCE = float(os.environ.get("TGG_PATIENCE", "20"))  # s; sanitizers on a loaded machine are slow, nothing waits so long when all is well
+
+
+def is_sanitized():
+    try:
+        with open(os.path.join(BUILD, "meson-info", "intro-buildoptions.json")) as f:
+            return next(option["value"] for option in json.load(f) if option["name"] == "b_sanitize") not in ("none", [])
+    except (OSError, StopIteration):
+        return False
+
+
+SANITIZED = is_sanitized()
+
+
+def slow():
+    """Factor for bounds in time that are part of what is promised: this build, and who else wants the processors."""
+    return (5 if SANITIZED else 1) * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
 
 SANITIZER_REPORT = re.compile(r"ERROR: (Address|Leak|Thread|Undefined\w*)Sanitizer|runtime error: |\bassert_failed\b")
 # A shard that a test killed says signal=9; any other end of it while the gateway runs is a fault, however well the
@@ -266,19 +285,21 @@ class Register(Service):
         wait_for(ready, what="the register to listen")
 
 
-HEAD_BYTES = 128  # before the counters, src/common/shard_shm.h
+# Where counters stand in node.shm, docs/SHARED-MEMORY.md.
+ANNOUNCER_OFFSET, SHARDS_OFFSET, BLOCK_BYTES, COUNTERS_OFFSET = 8192, 16384, 8192, 640
 
 
 class Gateway(Service):
     """tgg gateway with a listener per protocol, named like it.
 
-    gateway, register, log: keys of those sections. listen: {"websocket": {...}} adds keys to a listener, or
+    shards: how many (default: TGG_TEST_SHARDS). gateway, register, log: keys of those sections. listen: {"websocket": {...}} adds keys to a listener, or
     {"other": {"protocol": "text", ...}} another listener; {"frame": None} leaves one out."""
 
     subcommand = "gateway"
     is_oracle = False
 
-    def __init__(self, folder, gateway=None, listen=None, register=None, log=None, registers=(), start=True):
+    def __init__(self, folder, gateway=None, listen=None, register=None, log=None, registers=(), start=True, shards=None):
+        self.shards = shards or SHARDS
         self.runtime_dir = os.path.join(str(folder), "run")
         self.ports = {}
         addresses = ["%s:%d" % r for r in registers] or ["127.0.0.1:%d" % free_port()]
@@ -289,6 +310,7 @@ class Gateway(Service):
                 "register_address": ", ".join(addresses),
                 "runtime_dir": self.runtime_dir,
                 "drain_timeout": 2,
+                "shards": self.shards if self.shards > 1 else None,
                 **(gateway or {}),
             },
             "log": {"level": "info", **(log or {})},
@@ -327,23 +349,37 @@ class Gateway(Service):
         def ready():
             self.process.check()
             status = self.status()
-            return status is not None and status["shards"][0]["state"] == "running"
+            return status is not None and [s["state"] for s in status["shards"]] == ["running"] * self.shards
 
-        wait_for(ready, what="the shard to run")
+        wait_for(ready, what="the shards to run")
 
     def status(self):
         """What `tgg status --json` says, None while there is nothing to read."""
         done = run_tgg("status", "--json", "-c", self.config_path)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
-    def shard_pid(self):
-        return self.status()["shards"][0]["pid"]
+    def shard_pid(self, shard=0):
+        return self.status()["shards"][shard]["pid"]
 
-    def counters(self):
-        """Every counter and gauge of the shard by name, also after its death."""
+    def shard_pids(self):
+        return [shard["pid"] for shard in self.status()["shards"]]
+
+    def turns(self):
+        """Of all shards together."""
+        return sum(shard["turns"] for shard in self.status()["shards"])
+
+    def shard_counters(self):
+        """For each shard every counter and gauge by name, also after its death."""
         if self._counter_names is None:
             self._counter_names = list(self.status()["shards"][0]["counters"])
-        with open(os.path.join(self.runtime_dir, "shard-0.shm"), "rb") as f:
-            data = f.read()
+        return self._counters_at(*[SHARDS_OFFSET + i * BLOCK_BYTES + COUNTERS_OFFSET for i in range(self.shards)])
+
+    def _counters_at(self, *offsets):
         names = self._counter_names
-        return dict(zip(names, struct.unpack_from("=%dQ" % len(names), data, HEAD_BYTES)))
+        with open(os.path.join(self.runtime_dir, "node.shm"), "rb") as f:
+            return [dict(zip(names, struct.unpack("=%dQ" % len(names), os.pread(f.fileno(), 8 * len(names), at)))) for at in offsets]
+
+    def counters(self):
+        """The same, summed over the shards and the announcer."""
+        shards = self.shard_counters() + self._counters_at(ANNOUNCER_OFFSET)
+        return {name: sum(shard[name] for shard in shards) for name in shards[0]}

@@ -76,6 +76,11 @@ def test_a_missing_file_is_named_and_what_to_do(tmp_path):
         ("lan_ip = localhost", "expected an IPv4 address"),
         ("register_address = 127.0.0.1", "expected host:port"),
         ("start_port = 3000", "[gateway] start_port: set twice, first at line 2"),
+        ("shards = 65", ':3: [gateway] shards: "65" is neither a number nor auto; expected 1 to 64, or auto'),
+        ("cpus = 0..3", ':3: [gateway] cpus: "0..3" is not a list of CPUs; expected auto, none, or'),
+        ("edge_shards = 1", ":3: [gateway] edge_shards: \"1\" names a shard that is not there; expected numbers from 0 to 0"),
+        ("link_shards = 3-1", ':3: [gateway] link_shards: "3-1" is not a list of shards; expected all, or'),
+        ("ring_size = 100000", ":3: [gateway] ring_size: 100000 is not a power of two"),
         ("just words", ":3: [gateway] the line that starts with"),
         ("[gatewey]", ":3: unknown section"),
     ],
@@ -148,6 +153,18 @@ def test_a_port_in_use_is_told_with_its_line_and_nothing_is_started(tmp_path, se
         assert not can_connect(("127.0.0.1", other))
 
 
+@pytest.mark.parametrize("n, others", [(1, 3), (3, 3), (3, 1)])
+def test_a_second_gateway_does_not_share_a_port_silently(tmp_path, n, others):
+    """Several shards share their port among each other, with nobody else: not even with shards of this user."""
+    with Gateway(tmp_path, gateway={"shards": n}, shards=n) as gateway:
+        sections = good_sections(tmp_path)
+        sections["gateway"].update(shards=others, runtime_dir=tmp_path / "other")
+        sections["listen web"]["port"] = gateway.ports["text"]
+        done = run_tgg("gateway", "-c", write(tmp_path, config_text(sections)))
+        assert done.returncode == RUNTIME and "[listen web] port:" in done.stderr and "in use" in done.stderr
+        assert gateway.status()["state"] == "running"
+
+
 def test_every_port_in_use_is_told_in_one_go(tmp_path):
     sections = good_sections(tmp_path)
     with listening(sections["gateway"]["start_port"]), listening(sections["listen web"]["port"]):
@@ -196,12 +213,66 @@ def test_status_as_text_and_as_json_and_after_the_end(tmp_path):
     assert text["state"] == shard["state"] == "running" and int(text["pid"]) == shard["pid"] > 0
     assert shard["restarts"] == 0 and status["supervisor_pid"] == gateway.process.pid
     assert {name for name in shard["counters"]} <= set(text)
-    assert gateway.counters() == shard["counters"]
+    # The announcer, which finds no register here, goes on counting.
+    still = {name for name in shard["counters"] if not name.startswith("register_")}
+    assert {name: gateway.counters()[name] for name in still} == {name: shard["counters"][name] for name in still}
+    assert {name: status["counters"][name] for name in still} == {name: shard["counters"][name] for name in still}
     assert gateway.stop() == 0
     done = run_tgg("status", "--json", "-c", gateway.config_path)
     assert done.returncode == RUNTIME
     assert json.loads(done.stdout)["gateway_running"] is False
     assert json.loads(done.stdout)["shards"][0]["state"] == "stopped"
+
+
+def test_status_of_several_shards(tmp_path):
+    with Gateway(tmp_path, gateway={"shards": 3, "edge_shards": "0,2", "link_shards": "0-1", "cpus": "none"}, shards=3) as gateway:
+        wait_for(lambda: any(p["kind"] == "announcer" and p["pid"] for p in gateway.status()["processes"]), what="the announcer")
+        status = gateway.status()
+        shards = status["shards"]
+        assert [s["shard"] for s in shards] == [0, 1, 2] and len({s["pid"] for s in shards}) == 3
+        assert [(s["edge"], s["link"]) for s in shards] == [(True, True), (False, True), (True, False)]
+        assert [s["cpu"] for s in shards] == [-1, -1, -1]
+        assert status["n_shards"] == 3 and status["state"] == "running"
+        assert status["config"] == str(gateway.config_path)
+        kinds = [(p["kind"], p["number"], p["state"]) for p in status["processes"]]
+        assert kinds == [("supervisor", 0, "alive"), ("announcer", 0, "alive")] + [("shard", i, "alive") for i in range(3)]
+        assert [p["pid"] for p in status["processes"]][2:] == [s["pid"] for s in shards]
+        assert status["processes"][0]["pid"] == gateway.process.pid
+        lines = run_tgg("status", "-c", gateway.config_path).stdout.splitlines()
+        text = dict(line.split(None, 1) for line in lines)
+        assert text["shards"] == "3" and text["state"] == "running" and int(text["pid"]) == shards[0]["pid"]
+        rows = [line.split() for line in lines if line.startswith("shard_")]
+        assert [int(row[3]) for row in rows] == [s["pid"] for s in shards]
+        assert [row[5] for row in rows] == ["edge+link", "link", "edge"]
+
+
+def test_shards_are_pinned_each_to_its_cpu(tmp_path):
+    cpus = sorted(os.sched_getaffinity(0))
+    with Gateway(tmp_path, gateway={"shards": len(cpus), "cpus": ",".join(map(str, cpus))}, shards=len(cpus)) as gateway:
+        for cpu, shard in zip(cpus, gateway.status()["shards"]):
+            assert os.sched_getaffinity(shard["pid"]) == {cpu} and shard["cpu"] == cpu
+        with open("/proc/%d/comm" % gateway.shard_pid()) as f:
+            assert f.read() == "tgg shard 0\n"
+
+
+def test_ids_of_every_shard_go_on_when_there_are_fewer_for_a_while(tmp_path):
+    gateway = Gateway(tmp_path, gateway={"shards": 3}, shards=3)
+    seqs = [s["next_seq"] for s in gateway.status()["shards"]]
+    gateway.stop()
+    sections = gateway.sections
+    for n in (1, 3):
+        sections["gateway"]["shards"] = n
+        path = write(tmp_path, config_text(sections))
+        process = Process([TGG, "gateway", "-c", path], tmp_path, "gateway-%d" % n)
+
+        def running():
+            done = run_tgg("status", "--json", "-c", path)
+            return done.returncode == 0 and json.loads(done.stdout)["state"] == "running" and json.loads(done.stdout)
+
+        status = wait_for(running, what="the shards to run")
+        assert all(s["next_seq"] >= seq for s, seq in zip(status["shards"], seqs))
+        assert len(status["shards"]) == n and "continued=yes" in process.err()
+        process.stop()
 
 
 def test_a_runtime_dir_that_cannot_be_made_is_a_warning(tmp_path):
@@ -301,6 +372,25 @@ def test_logs_in_files_are_opened_again_on_usr1(tmp_path):
         assert gateway.process.err() == ""
     for line in (logs / "supervisor.log.1").read_text().splitlines():
         assert json.loads(line)["process"] == "supervisor"
+
+
+def test_the_announcer_has_a_log_of_its_own(tmp_path):
+    logs = tmp_path / "logs"
+    with Register(tmp_path) as register, Gateway(tmp_path, registers=[register.address], log={"target": "file", "directory": logs}) as gateway:
+        log = logs / "announcer.log"
+        wait_for(lambda: log.exists() and "register_connected" in log.read_text(), what="the announcer's log")
+        os.rename(log, logs / "old.log")
+        gateway.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: log.exists() and "log_reopened" in log.read_text(), what="the new log of the announcer")
+
+
+def test_a_cpu_that_is_not_there_is_told(tmp_path):
+    sections = good_sections(tmp_path)
+    sections["gateway"]["cpus"] = "1023"
+    path = write(tmp_path, config_text(sections))
+    assert run_tgg("gateway", "-t", "-c", path).returncode == OK, "it may be there on the machine that it is for"
+    done = run_tgg("gateway", "-c", path)
+    assert done.returncode == RUNTIME and "[gateway] cpus: CPU 1023 is not one that this process may run on" in done.stderr
 
 
 def test_the_registers_log_is_opened_again_on_usr1(tmp_path):

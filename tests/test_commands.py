@@ -19,6 +19,8 @@ from gwproto import (BATCH_GET_CLIENT_COUNT_BY_GROUP, BATCH_GET_CLIENT_ID_BY_UID
 from phpvalue import array, serialize, unserialize, values
 from wsclient import CLOSE, TEXT, server_frame
 
+pytestmark = pytest.mark.shards(1, 3)
+
 UNKNOWN = 0xFFFFFFF0
 END = b"--end--"
 

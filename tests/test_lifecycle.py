@@ -13,7 +13,7 @@ from proc import wait_for
 from phpvalue import serialize
 from wsclient import CLOSE, TEXT, frame, request
 
-pytestmark = pytest.mark.tgg_only
+pytestmark = [pytest.mark.tgg_only, pytest.mark.shards(1, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +324,7 @@ def test_scanners_never_reach_a_worker(start):
 # ---- limits
 
 
+@pytest.mark.shards(1)  # a limit of each shard
 def test_max_connections(start):
     site = start(gateway={"max_connections": 5})
     clients = [site.client("tcp") for _ in range(5)]
@@ -340,6 +341,7 @@ def test_max_connections(start):
     wait_for(lambda: site.gauge("clients") == 5)
 
 
+@pytest.mark.shards(1)  # a limit of each shard
 def test_unfinished_messages_of_all_clients_together_are_bounded(start):
     """Each is far below package_size_max; who goes past the limit of all is closed, the others go on."""
     site = start(gateway={"client_input_total_bytes": 2_000_000})

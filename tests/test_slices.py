@@ -2,18 +2,19 @@
 """Long work goes in slices: 6,000 clients, turns of at most 1 ms. Sends to all of them and queries over all of them take
 many turns. Others are served meanwhile, and nothing of the same link overtakes it."""
 
+import os
 import statistics
 import threading
 import time
 
 import pytest
 
-from gwproto import GET_ALL_CLIENT_SESSIONS, ON_CLOSE, ON_CONNECT, ON_MESSAGE, PATIENCE, SELECT, packet, to_json
+from gwproto import GET_ALL_CLIENT_SESSIONS, ON_CLOSE, ON_CONNECT, ON_MESSAGE, SELECT, packet, to_json
 from node import Site, raise_file_limit
 from phpvalue import serialize, unserialize
-from proc import wait_for
+from proc import SHARDS, wait_for
 
-pytestmark = [pytest.mark.tgg_only, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tgg_only, pytest.mark.timeout(240), pytest.mark.shards(1, 3)]
 
 COUNT = 6000
 # Longer than one client takes in: a fan-out is not over while clients at its end have not been written to.
@@ -62,13 +63,13 @@ class Crowd:
 
 
 class Shared:
-    def __init__(self, start):
-        self.start = start
+    def __init__(self, start, shards):
+        self.start, self.shards = start, shards
         self.crowd = None
 
     def get(self):
         if self.crowd is None:
-            self.crowd = Crowd(self.start(gateway={"turn_max": 1}, log={"level": "warn"}))
+            self.crowd = Crowd(self.start(shards=self.shards, gateway={"turn_max": 1, "query_timeout": 60_000}, log={"level": "warn"}))
         return self.crowd
 
     def give_back(self):
@@ -78,9 +79,9 @@ class Shared:
         self.crowd = crowd
 
 
-@pytest.fixture(scope="module")
-def shared_crowd(gateway_factory):
-    shared_ = Shared(gateway_factory)
+@pytest.fixture(scope="module", params=[SHARDS] if "TGG_TEST_SHARDS" in os.environ else [1, 3], ids="{}-sharded".format)
+def shared_crowd(gateway_factory, request):
+    shared_ = Shared(gateway_factory, request.param)
     yield shared_
     if shared_.crowd is not None:
         shared_.crowd.site.close()
@@ -107,12 +108,16 @@ class Counted:
     def by(self):
         return self.site.counter(self.name) - self.before
 
+    def check(self, expected):
+        """Each shard counts its own part."""
+        assert self.by == expected if self.site.shards == 1 else self.by >= expected, self.by
+
     def __exit__(self, *unused):
         pass
 
 
 def turns_of(site):
-    return site.gateway.status()["shards"][0]["turns"]
+    return site.gateway.turns()
 
 
 def stream_of(packets):
@@ -157,7 +162,7 @@ def test_a_send_to_all_takes_many_turns(crowd):
         for client in crowd.clients:
             assert client.read_message() == LONG
             assert client.read_message() == b"2"
-        assert sliced.by == 2
+        sliced.check(2)
         assert turns_of(crowd.site) - turns > 10
 
 
@@ -167,7 +172,7 @@ def test_sends_to_one_do_not_overtake_a_send_to_all(crowd):
         crowd.worker.send_bytes(stream_of(packets))
         for client in crowd.clients:
             assert [client.read_message() for _ in range(3)] == [b"all", b"one", b"all again"]
-        assert sliced.by == 2
+        sliced.check(2)
 
 
 def test_who_joins_or_leaves_behind_a_send_to_a_group(crowd):
@@ -185,7 +190,7 @@ def test_who_joins_or_leaves_behind_a_send_to_a_group(crowd):
         for client in crowd.clients:
             expected = [b"2", b"4"] if client.id in joined else [b"1", b"4"] if client.id in left else [b"1", b"2", b"4"]
             assert [client.read_message()[:1] for _ in expected] == expected
-        assert sliced.by == 3
+        sliced.check(3)
     assert crowd.site.g.group_list() == {}
 
 
@@ -200,7 +205,7 @@ def test_a_kick_behind_a_send_to_all(crowd):
             assert client.read_message() == (b"out" if client.id in out else b"the rest")
             if client.id in out:
                 client.expect_end()
-        assert sliced.by == 2
+        sliced.check(2)
     crowd.remove(kicked)
 
 
@@ -223,7 +228,7 @@ def test_everything_sent_before_the_end_of_a_link_is_done(crowd, end):
         for client in crowd.clients:
             expected = [b"1", b"2", b"3"] if client.id in third else [b"1", b"2"]
             assert [client.read_message()[:1] for _ in expected] == expected
-        assert sliced.by == 2
+        sliced.check(2)
     crowd.site.wait_gauge("links", 2)
 
 
@@ -311,7 +316,7 @@ def ask_many_times(crowd, question, count=60):
         times = echoes_while(crowd, crowd.clients[17], reader)
         assert len(reader.replies) == count
         whole = reader.ended_at - began
-        assert sliced.by == count
+        sliced.check(count)
     check_latency(times, whole)
     link.close()
     return reader.replies
@@ -319,16 +324,16 @@ def ask_many_times(crowd, question, count=60):
 
 def test_all_sessions_while_an_echo_goes_on(crowd, with_sessions):
     replies = ask_many_times(crowd, packet(GET_ALL_CLIENT_SESSIONS))
-    assert set(replies) == {replies[0]}
     # Sessions come as they are stored, in a string each.
-    assert unserialize(replies[0]) == {id_: session for id_, session in with_sessions.items()}
+    for reply in set(replies):  # which shard's part is the first may differ
+        assert unserialize(reply) == {id_: session for id_, session in with_sessions.items()}
 
 
 def test_select_over_all_while_an_echo_goes_on(crowd, with_sessions):
     replies = ask_many_times(crowd, packet(SELECT, ext=to_json({"fields": ["session", "uid"], "where": []})))
-    assert set(replies) == {replies[0]}
-    rows = unserialize(replies[0])
-    assert rows == {id_: {b"session": session, b"uid": b"uid-%d" % id_} for id_, session in with_sessions.items()}
+    for reply in set(replies):
+        rows = unserialize(reply)
+        assert rows == {id_: {b"session": session, b"uid": b"uid-%d" % id_} for id_, session in with_sessions.items()}
 
 
 def test_select_over_a_large_group(crowd, with_sessions):
@@ -338,7 +343,7 @@ def test_select_over_a_large_group(crowd, with_sessions):
         rows = crowd.site.g.select(["uid"], {"groups": ["half"]})
         assert rows == {c.id: {b"uid": b"uid-%d" % c.id} for c in inside}
         assert set(crowd.site.g.group_sessions(b"half")) == {c.id for c in inside}
-        assert sliced.by == 2
+        sliced.check(2)
     crowd.site.g.ungroup(b"half")
 
 
@@ -351,7 +356,7 @@ def test_one_query_takes_many_turns(crowd):
         turns = turns_of(crowd.site)
         reply = crowd.site.g.query(question)
         assert turns_of(crowd.site) - turns > 5
-        assert sliced.by == 1
+        sliced.check(1)
     assert unserialize(reply) == {c.id: {b"uid": None} for c in crowd.clients}
     crowd.site.g.ungroup(b"everybody")
 
@@ -408,7 +413,7 @@ def test_clients_leave_and_come_during_sends_to_all(crowd):
         crowd.site.g.sync()
         crowd.site.g.send_to_all(b"last")
         crowd.site.g.sync()
-        assert sliced.by == count + 1
+        sliced.check(count + 1)
     leaving = {c.id for c in gone}
     for client in crowd.clients:
         if client.id not in leaving:

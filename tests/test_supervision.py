@@ -17,17 +17,17 @@ from wsclient import read_until_end
 pytestmark = pytest.mark.tgg_only
 
 
-def kill_shard(site):
-    """Kill it, and wait for the successor; the old pid."""
-    old = site.gateway.shard_pid()
-    os.kill(old, signal.SIGKILL)
+def kill_shards(site):
+    """Kill every shard, and wait for the successors."""
+    old = site.gateway.shard_pids()
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
 
-    def successor():
+    def successors():
         status = site.gateway.status()
-        return status and status["shards"][0]["state"] == "running" and status["shards"][0]["pid"] != old
+        return status and all(s["state"] == "running" and s["pid"] not in old for s in status["shards"])
 
-    wait_for(successor, what="a successor of the shard")
-    return old
+    wait_for(successors, what="a successor of each shard")
 
 
 def test_term_drains(start):
@@ -91,7 +91,7 @@ def test_a_killed_shard_has_a_successor_that_serves(start):
     site = start()
     worker = site.worker
     client = site.client("text")
-    kill_shard(site)
+    kill_shards(site)
     assert client.is_ended(within=PATIENCE)
     with pytest.raises(LinkClosed):
         while True:
@@ -109,7 +109,7 @@ def test_connection_ids_of_a_successor_are_new(start):
     before = {site.client("text").id for _ in range(20)}
     seen = set(before)
     for _ in range(2):
-        kill_shard(site)
+        kill_shards(site)
         worker = site.worker_link()
         ids = {site.client("text", worker=worker).id for _ in range(20)}
         assert not ids & seen, "stored client_ids would point at other people"
@@ -131,8 +131,8 @@ def test_connection_ids_after_a_restart_of_everything_are_new(start):
 def test_no_connection_is_refused_while_a_shard_restarts(start):
     """The supervisor holds the listening sockets: who comes meanwhile waits for the successor."""
     site = start()
-    old = site.gateway.shard_pid()
-    os.kill(old, signal.SIGKILL)
+    for pid in site.gateway.shard_pids():
+        os.kill(pid, signal.SIGKILL)
     clients = []
     for _ in range(20):
         client = site.connect("text")
@@ -149,7 +149,7 @@ def test_no_connection_is_refused_while_a_shard_restarts(start):
 def test_shards_that_die_again_and_again(start):
     site = start()
     for _ in range(3):
-        kill_shard(site)
+        kill_shards(site)
     worker = site.worker_link()
     assert site.client("text", worker=worker)
     site.gateway.check()
@@ -159,12 +159,12 @@ def test_the_shard_ends_with_its_supervisor(start):
     """No orphan may go on holding the ports: the gateway must come up again."""
     site = start()
     client = site.client("text")
-    shard = site.gateway.shard_pid()
+    shards = site.gateway.shard_pids()
     site.gateway.process.expected_end = True
     site.gateway.process.popen.kill()
     site.gateway.process.popen.wait()
     assert client.is_ended(within=PATIENCE)
-    wait_for(lambda: not os.path.exists("/proc/%d" % shard), what="the end of the shard")
+    wait_for(lambda: not any(os.path.exists("/proc/%d" % shard) for shard in shards), what="the end of the shards")
     site.gateway.start()
     worker = site.worker_link()
     again = site.client("text", worker=worker)

@@ -18,7 +18,7 @@ from node import Site, raise_file_limit
 from proc import wait_for
 from wsclient import read_until_end, request
 
-pytestmark = pytest.mark.tgg_only
+pytestmark = [pytest.mark.tgg_only, pytest.mark.shards(1, 3)]
 
 SECRET = "a-Secret_that.must never be logged"
 
@@ -213,6 +213,7 @@ def test_too_much_of_one_client_waits(start):
     assert [e.cmd for e in of_talker] == [ON_CONNECT, ON_WEBSOCKET_CONNECT, ON_MESSAGE, ON_MESSAGE, ON_CLOSE]
 
 
+@pytest.mark.shards(1)  # a limit of each shard
 def test_too_much_of_all_clients_waits(start):
     site = start(gateway={"no_worker_total_bytes": 50_000})
     clients = [site.connect("text") for _ in range(8)]
@@ -242,7 +243,7 @@ def test_clients_of_a_worker_that_leaves_are_spread_at_once(start):
     clients = connect_many(site, workers, 12)
     workers[2].close()
     site.wait_counter("worker_left", 1)
-    assert site.counter("client_rebound") == 4
+    site.wait_counter("client_rebound", 4)
     for i, client in enumerate(clients):
         client.send_message(b"%d" % i)
     heard = hearers(workers[:2], 12)
@@ -315,7 +316,8 @@ def test_lifecycle_events_move_too(start):
     filler = site.client("text", worker=old)
     for _ in range(100):
         filler.send_message(b"x" * 30_000)
-    site.wait_counter("event_message", 100)
+    # In front of the others, wherever those are.
+    wait_for(lambda: site.counter("link_bytes_out") > 100 * 30_000, what="its messages in the queue of the link")
     clients = [site.connect("tcp") for _ in range(20)]
     site.wait_counter("event_connect", 21)
     for client in clients[:10]:
@@ -440,7 +442,7 @@ def test_a_worker_that_does_not_read_pauses_its_own_clients_only(start):
 def test_clients_that_come_and_go_do_not_fill_the_queue_of_a_worker_that_does_not_read(start):
     """ON_CONNECT and ON_CLOSE pass its limit, but not without end; who is heard of at all has both."""
     limit = 65536
-    site = start(gateway={"send_to_worker_buffer_size": limit})
+    site = start(gateway={"send_to_worker_buffer_size": limit, "ring_size": 65536})  # rings are on top of the limit
     worker = site.worker_link(rcvbuf=4096)
     talker = site.client("text", worker=worker)
     sent = push_until_blocked(talker, b"x" * 8000)
@@ -503,11 +505,11 @@ def test_a_paused_client_that_leaves_has_its_close(start):
 
 
 def test_clients_of_a_paused_worker_go_on_when_it_leaves(start):
-    site = start(gateway={"send_to_worker_buffer_size": 65536})
+    site = start(gateway={"send_to_worker_buffer_size": 65536, "ring_size": 65536})
     slow = site.worker_link(rcvbuf=4096)
     client = site.client("text", worker=slow)
     push_until_blocked(client, b"x" * 8000)
-    other = site.worker_link(sync=False)
+    other = site.worker_link()
     slow.reset()
     client.send_bytes(client.unsent + b"end\n")
     while other.wait(ON_MESSAGE, client.id).body != b"end":
@@ -535,6 +537,7 @@ def test_policy_close(start):
 # ---- routers
 
 
+@pytest.mark.shards(1)  # each shard goes round for itself, see test_shards.py
 def test_round_robin(start):
     site = start(gateway={"router": "round_robin"})
     workers = [site.worker_link() for _ in range(3)]
@@ -843,12 +846,14 @@ def test_a_link_that_is_reset_while_its_replies_pile_up_is_let_go(start):
     link = site.client_link()
     link.sync()
     # Questions and RST are to be there at once, so that the reply meets the reset.
-    shard = site.gateway.status()["shards"][0]["pid"]
-    os.kill(shard, signal.SIGSTOP)
+    shards = site.gateway.shard_pids()
+    for shard in shards:
+        os.kill(shard, signal.SIGSTOP)
     for _ in range(5):
         link.send_packet(packet(GET_ALL_CLIENT_SESSIONS))
     link.reset()
-    os.kill(shard, signal.SIGCONT)
+    for shard in shards:
+        os.kill(shard, signal.SIGCONT)
     site.wait_gauge("links", links)
 
 
@@ -968,8 +973,8 @@ def test_what_waits_for_a_worker_that_does_not_read_keeps_nobody_busy(start):
     worker = site.worker_link(sync=False, rcvbuf=4096)
     site.wait_counter("worker_paused", 1)
     time.sleep(0.3)
-    turns = site.gateway.status()["shards"][0]["turns"]
+    turns = site.gateway.turns()
     time.sleep(1)
-    assert site.gateway.status()["shards"][0]["turns"] - turns < 100
+    assert site.gateway.turns() - turns < 100 * site.shards
     assert sum(worker.next().cmd == ON_MESSAGE for _ in range(4 + 4 * 1500)) == 4 * 1500
     assert site.gauge("parked_bytes") == 0

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "common/config_table.h"
+#include "common/shard_plan.h"
 
 #define WEBSOCKET_CONTROL_MAX 125 /* RFC 6455 section 5.5 */
 
@@ -95,6 +96,9 @@ static void check_gateway_keys(const struct config_gateway *g, struct config_err
             err, g->line.ping_data != 0 ? g->line.ping_data : g->line.ping_mode, "gateway", "ping_data",
             "%zu bytes do not fit a WebSocket ping; expected at most %d with ping_mode websocket", ping_len,
             WEBSOCKET_CONTROL_MAX);
+    if ((g->ring_size & (g->ring_size - 1)) != 0)
+        config_error_add(err, g->line.ring_size, "gateway", "ring_size",
+                         "%" PRIu64 " is not a power of two; expected one, such as 1m", g->ring_size);
     if (g->lan_ip == 0)
         config_error_add(
             err, g->line.lan_ip, "gateway", "lan_ip",
@@ -111,6 +115,7 @@ int config_check(const struct config *cfg, struct config_error *err)
     if (err->path[0] == '\0')
         snprintf(err->path, sizeof err->path, "%s", cfg->source_path);
     check_gateway_keys(&cfg->gateway, err);
+    shard_plan_check(cfg, err);
     check_ip(cfg->reg.address, cfg->reg.line.address, "register", "address", err);
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         const struct config_listen *l = &cfg->listen[i];

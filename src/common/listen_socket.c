@@ -31,28 +31,88 @@ static socklen_t parse(const char *address, uint16_t port, union any_address *re
     return 0;
 }
 
+/* A socket that is not bound yet, or -errno. */
+static int make_socket(const union any_address *a)
+{
+    const int on = 1;
+    int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        (a->sa.sa_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)) {
+        int err = errno;
+        close(fd);
+        return -err;
+    }
+    return fd;
+}
+
+/* Returns fd, or -errno with fd closed. */
+static int bind_and_listen(int fd, const union any_address *a, socklen_t len, int backlog)
+{
+    if (bind(fd, &a->sa, len) == 0 && listen(fd, backlog) == 0)
+        return fd;
+    int err = errno;
+    close(fd);
+    return -err;
+}
+
 int listen_socket_open(const char *address, uint16_t port, int backlog)
 {
     union any_address a;
-    const int on = 1;
     socklen_t len = parse(address, port, &a);
 
     if (len == 0)
         return -EINVAL;
-    int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = make_socket(&a);
+    return fd < 0 ? fd : bind_and_listen(fd, &a, len, backlog);
+}
+
+static int share_port(int fd)
+{
+    const int on = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : 0;
+}
+
+/* Beside one that listens and shares its port. */
+static int open_beside(const char *address, uint16_t port, int backlog)
+{
+    union any_address a;
+    socklen_t len = parse(address, port, &a);
+    int fd = make_socket(&a);
+
     if (fd < 0)
-        return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
-        goto fail;
-    if (a.sa.sa_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0)
-        goto fail;
-    if (bind(fd, &a.sa, len) < 0 || listen(fd, backlog) < 0)
-        goto fail;
-    return fd;
-fail:;
-    int err = errno;
-    close(fd);
-    return -err;
+        return fd;
+    int r = share_port(fd);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return bind_and_listen(fd, &a, len, backlog);
+}
+
+/* The first one listens before it shares the port: with SO_REUSEPORT from the beginning nobody would notice
+ * that another process of this user, with SO_REUSEPORT too, has it already. The kernel takes it into the
+ * group when the next one joins (since Linux 4.20). */
+int listen_socket_open_several(const char *address, uint16_t port, int backlog, unsigned n, int *ret_fds)
+{
+    unsigned opened = 0;
+    int r = n > 0 ? listen_socket_open(address, port, backlog) : -EINVAL;
+
+    if (r < 0)
+        return r;
+    ret_fds[opened++] = r;
+    r = n > 1 ? share_port(ret_fds[0]) : 0;
+    while (r >= 0 && opened < n) {
+        r = open_beside(address, port, backlog);
+        if (r >= 0)
+            ret_fds[opened++] = r;
+    }
+    if (r >= 0)
+        return 0;
+    while (opened > 0)
+        close(ret_fds[--opened]);
+    return r;
 }
 
 char *listen_socket_explain(int err, const char *address, uint16_t port, char *buf, size_t cap)

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "register/announce.h"
 #include "shard/shard.h"
 #include "supervisor/supervisor.h"
 
@@ -31,7 +32,7 @@ int cmd_gateway(int argc, char **argv)
         config_print(stdout, &cfg);
         fprintf(stderr, "%s: the configuration is good\n", cfg.source_path);
     } else if (status == EXIT_OK) {
-        status = supervisor_run(&cfg, shard_main);
+        status = supervisor_run(&cfg, shard_main, announce_main);
     }
     config_fini(&cfg);
     return status;

@@ -16,9 +16,10 @@
 
 #include "base/log.h"
 #include "common/listen_socket.h"
-#include "common/shard_shm.h"
+#include "common/node_shm.h"
 #include "main/assets.h"
 #include "main/web_server.h"
+#include "register/announce.h"
 #include "register/register.h"
 #include "shard/shard.h"
 #include "supervisor/supervisor.h"
@@ -118,7 +119,7 @@ static int run_part(struct run *run, enum part part)
 {
     switch (part) {
     case PART_REGISTER: return register_run(&run->cfg, run->register_fd);
-    case PART_GATEWAY: return supervisor_run(&run->cfg, shard_main);
+    case PART_GATEWAY: return supervisor_run(&run->cfg, shard_main, announce_main);
     case PART_DEMO: return run_demo(run);
     case PART_WEB: return web_server_run(run->web_dir, run->web_fd, run->websocket_port);
     case PART_N: break;
@@ -192,15 +193,24 @@ static int next_signal(unsigned wait_ms)
     return sig > 0 ? sig : 0;
 }
 
+static bool shards_run(const struct node_shm *shm)
+{
+    for (unsigned i = 0; i < shm->n_shards; i++) {
+        if (shard_shm_state(&shm->blocks[i].shm) != SHARD_STATE_RUNNING)
+            return false;
+    }
+    return true;
+}
+
 static void announce(struct run *run)
 {
-    const struct shard_shm *shm;
+    const struct node_shm *shm;
     bool running;
 
-    if (shard_shm_map(run->cfg.gateway.runtime_dir, 0, &shm, &running) < 0)
+    if (node_shm_map(run->cfg.gateway.runtime_dir, &shm, &running) < 0)
         return;
-    run->announced = running && shard_shm_state(shm) == SHARD_STATE_RUNNING;
-    shard_shm_unmap(shm);
+    run->announced = running && shards_run(shm);
+    node_shm_unmap(shm);
     if (!run->announced)
         return;
     printf("tgg run: open http://%s:%u/ in two browser tabs; Ctrl-C ends it\n", WEB_ADDRESS, run->http_port);

@@ -12,7 +12,7 @@ struct command {
 };
 static const struct command commands[] = {
     {"gateway", cmd_gateway,
-     "serve clients: the supervisor and its shard (-t: only check the configuration)"},
+     "serve clients: the supervisor and its shards (-t: only check the configuration)"},
     {"register", cmd_register, "where gateways and business workers find each other"},
     {"run", cmd_run, "register, gateway, demo worker and demo page in one, nothing to configure"},
     {"status", cmd_status, "the state and the counters of a running gateway"},

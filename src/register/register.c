@@ -3,13 +3,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/pool.h"
@@ -23,23 +20,9 @@
 
 /* ---- before the run */
 
-static void signal_set(sigset_t *set)
-{
-    sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGUSR1);
-}
-
 void register_block_signals(void)
 {
-    sigset_t set;
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-    sigaction(SIGPIPE, &ignore, NULL);
-    sigaction(SIGHUP, &ignore, NULL);
-    signal_set(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
+    service_block_signals();
 }
 
 int register_listen(const struct config *cfg, struct config_error *err)
@@ -123,64 +106,29 @@ static bool broadcast(struct loop_hook *h)
     return s->changed;
 }
 
-/* ---- signals */
-
-static void reopen_log(void)
-{
-    int r = log_reopen();
-    if (r < 0)
-        LOG(LOG_ERROR, "log_not_reopened", "error=\"%s\"", strerror(-r));
-    LOG(LOG_NOTICE, "log_reopened", "signal=USR1");
-}
-
-static void on_signal(struct net_watch *w)
-{
-    struct register_server *s = CONTAINER_OF(w, struct register_server, signals);
-    struct signalfd_siginfo info;
-
-    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGUSR1)
-            reopen_log();
-        else
-            loop_stop(s->loop);
-    }
-}
-
-static int watch_signals(struct register_server *s)
-{
-    sigset_t set;
-
-    signal_set(&set);
-    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    return s->signal_fd < 0 ? -errno : net_epoll_watch_add(s->net, &s->signals, s->signal_fd);
-}
-
 /* ---- the run */
 
 static int server_init(struct register_server *s, const struct config *cfg)
 {
-    int err = -ENOMEM;
-
     *s = (struct register_server){
         .secret = config_register_secret(cfg),
         .auth_timeout_ms = cfg->reg.auth_timeout * 1000,
         .listener = {.ops = &listener_ops},
         .broadcast_hook = {.run = broadcast},
-        .signals = {.readable = on_signal},
-        .signal_fd = -1,
     };
     list_init(&s->gateways);
     list_init(&s->workers);
     list_init(&s->others);
-    s->loop = loop_new(&loop_clock_monotonic, TURN_NS_MAX);
-    if (s->loop == NULL)
-        return err;
+    int r = service_init(&s->service, TURN_NS_MAX);
+    if (r < 0)
+        return r;
+    s->loop = s->service.loop;
+    s->net = s->service.net;
     s->peers = pool_new("register_peers", sizeof(struct peer), cfg->reg.max_connections);
-    s->net = s->peers != NULL ? net_epoll_new(s->loop, &err) : NULL;
-    if (s->net == NULL)
-        return err;
+    if (s->peers == NULL)
+        return -ENOMEM;
     loop_hook_add(s->loop, &s->broadcast_hook);
-    return watch_signals(s);
+    return 0;
 }
 
 static void close_all(struct list *head, size_t link_offset)
@@ -191,23 +139,16 @@ static void close_all(struct list *head, size_t link_offset)
 
 static void server_fini(struct register_server *s)
 {
-    if (s->net != NULL) {
-        close_all(&s->others, offsetof(struct peer, other_link));
-        close_all(&s->workers, offsetof(struct peer, worker_link));
-        close_all(&s->gateways, offsetof(struct peer, gateway_link));
-        if (s->listener.handle != 0)
-            net_listener_close(s->net, &s->listener);
+    close_all(&s->others, offsetof(struct peer, other_link));
+    close_all(&s->workers, offsetof(struct peer, worker_link));
+    close_all(&s->gateways, offsetof(struct peer, gateway_link));
+    if (s->listener.handle != 0)
+        net_listener_close(s->net, &s->listener);
+    if (s->loop != NULL)
         loop_hook_remove(s->loop, &s->broadcast_hook);
-        if (s->signals.handle != 0)
-            net_epoll_watch_remove(s->net, &s->signals);
-        net_free(s->net);
-    }
-    if (s->signal_fd >= 0)
-        close(s->signal_fd);
+    service_fini(&s->service);
     if (s->peers != NULL)
         pool_free(s->peers);
-    if (s->loop != NULL)
-        loop_free(s->loop);
     register_line_fini(&s->line);
 }
 
@@ -244,7 +185,7 @@ int register_run(const struct config *cfg, int listen_fd)
     if (r == 0) {
         LOG(LOG_NOTICE, "register_started", "version=%s address=%s port=%" PRIu64 " secret_key=%s",
             TGG_VERSION, cfg->reg.address, cfg->reg.port, s.secret[0] != '\0' ? "set" : "empty");
-        loop_run(s.loop);
+        service_run(&s.service);
         log_stats(&s.stats);
     } else {
         LOG(LOG_ERROR, "register_not_started", "error=\"%s\"", strerror(-r));

@@ -10,8 +10,8 @@
 #include "base/list.h"
 #include "loop/loop.h"
 #include "net/net.h"
-#include "net/net_epoll.h"
 #include "proto/gw/register_line.h"
+#include "register/service.h"
 
 struct pool;
 
@@ -24,17 +24,16 @@ struct register_stats {
 };
 
 struct register_server {
-    struct loop *loop;
-    struct net *net;
+    struct service service;
+    struct loop *loop; /* the service's */
+    struct net *net;   /* too */
     struct net_listener listener;
     struct pool *peers;
     struct list gateways; /* peers with an address, in the order of their coming */
     struct list workers;
     struct list others; /* have not said what they are */
     struct loop_hook broadcast_hook;
-    bool changed; /* the list, since the last broadcast */
-    struct net_watch signals;
-    int signal_fd;
+    bool changed;              /* the list, since the last broadcast */
     struct register_line line; /* the one being looked at */
     const char *secret;
     uint64_t auth_timeout_ms;

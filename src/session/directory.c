@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "estate/estate.h"
 #include "session/directory_priv.h"
 
-struct directory *directory_new(unsigned shard, uint32_t first_id_seq)
+struct directory *directory_new(unsigned shard, uint32_t first_id_seq, struct estate *estate)
 {
     ASSERT(shard < UINT32_C(1) << (32 - ID_SEQ_BITS));
     struct mem mem = {0};
@@ -20,6 +21,7 @@ struct directory *directory_new(unsigned shard, uint32_t first_id_seq)
     *d = (struct directory){
         .shard_bits = (uint32_t)shard << ID_SEQ_BITS,
         .next_seq = seq ? seq : 1,
+        .estate = estate,
         .mem = mem,
     };
     set__init(&d->all, SET_ALL);
@@ -35,6 +37,7 @@ void directory_free(struct directory *d)
     ASSERT(d->all.live == 0 && d->group_set.live == 0 && hash_table__count(&d->uids) == 0);
     ASSERT(!d->member_cursors && !d->group_cursors);
     struct mem mem = d->mem;
+    ids__fini(d, &mem);
     hash_table__fini(&d->ids, &mem);
     hash_table__fini(&d->uids, &mem);
     hash_table__fini(&d->groups, &mem);
@@ -44,20 +47,11 @@ void directory_free(struct directory *d)
     ASSERT(mem.bytes == 0); /* everything counted in has been counted out */
 }
 
-static uint32_t seq_after(uint32_t seq)
+void directory_set_filters(struct directory *d, struct name_filter *uids, struct name_filter *groups)
 {
-    return seq == ID_SEQ_MAX ? 1 : seq + 1;
-}
-
-/* The next id that nobody has. Long-lived ids stand in the way once per round of 67 million. */
-static uint32_t take_id(struct directory *d)
-{
-    uint32_t seq = d->next_seq;
-    while (hash_table__find(&d->ids, d->shard_bits | seq)) {
-        seq = seq_after(seq);
-    }
-    d->next_seq = seq_after(seq);
-    return d->shard_bits | seq;
+    ASSERT(hash_table__count(&d->uids) == 0 && hash_table__count(&d->groups) == 0);
+    d->uid_filter = uids;
+    d->group_filter = groups;
 }
 
 int directory_add(struct directory *d, struct member *m)
@@ -66,31 +60,98 @@ int directory_add(struct directory *d, struct member *m)
     if (d->all.live == ID_SEQ_MAX) {
         return -ENOMEM;
     }
-    uint32_t seq_before = d->next_seq;
-    uint32_t id = take_id(d);
+    uint32_t id;
+    int r = ids__next(d, &id);
+    if (r < 0) {
+        return r;
+    }
     if (hash_table__insert(&d->ids, &d->mem, id, m) < 0) {
-        d->next_seq = seq_before;
         return -ENOMEM;
     }
     if (set__add(&d->all, &d->mem, m, &m->position) < 0) {
         hash_table__remove(&d->ids, &d->mem, id, m);
-        d->next_seq = seq_before;
         return -ENOMEM;
     }
+    ids__taken(d, id);
     m->id = id;
     return 0;
 }
 
-void directory_remove(struct directory *d, struct member *m)
+/* ---- sessions ---- */
+
+static struct session_bytes *session_alloc(struct directory *d, size_t size)
+{
+    if (!d->estate) {
+        return mem__alloc(&d->mem, size);
+    }
+    struct session_bytes *s = mem__injected_failure() ? NULL : estate_alloc(d->estate, size);
+    d->mem.bytes += s ? estate_block_bytes(d->estate, s) : 0;
+    return s;
+}
+
+/* The block is not counted as ours any more. */
+static void session_uncount(struct directory *d, const struct session_bytes *s)
+{
+    if (s) {
+        size_t bytes = estate_block_bytes(d->estate, s);
+        ASSERT(d->mem.bytes >= bytes);
+        d->mem.bytes -= bytes;
+    }
+}
+
+static void session_free(struct directory *d, struct session_bytes *s)
+{
+    if (!d->estate) {
+        mem__free(&d->mem, s);
+        return;
+    }
+    session_uncount(d, s);
+    estate_free(d->estate, s);
+}
+
+int directory_session_set(struct directory *d, struct member *m, const void *data, size_t len)
 {
     ASSERT(m->id != 0);
+    struct session_bytes *s = NULL, *old = m->session;
+    if (len > UINT32_MAX) {
+        return -ENOMEM;
+    }
+    if (len > 0) {
+        s = session_alloc(d, sizeof(*s) + len);
+        if (!s) {
+            return -ENOMEM;
+        }
+        s->len = (uint32_t)len;
+        memcpy(s->data, data, len);
+    }
+    if (m->record) {
+        estate_client_session(d->estate, m->record, s); /* the old one is there until this is done */
+    }
+    m->session = s;
+    session_free(d, old);
+    return 0;
+}
+
+struct session_bytes *directory_session_detach(struct directory *d, struct member *m)
+{
+    ASSERT(m->id != 0 && d->estate && !m->record);
+    struct session_bytes *s = m->session;
+    session_uncount(d, s);
+    m->session = NULL;
+    return s;
+}
+
+void directory_remove(struct directory *d, struct member *m)
+{
+    ASSERT(m->id != 0 && !m->record);
     directory_uid_unbind(d, m);
     while (m->n_memberships > 0) {
         group__leave_at(d, m, m->n_memberships - 1);
     }
-    mem__free(&d->mem, m->session);
+    session_free(d, m->session);
     cursor__set_remove(d, &d->all, m->position);
     hash_table__remove(&d->ids, &d->mem, m->id, m);
+    directory_id_gone(d, m->id);
     *m = (struct member){0};
 }
 
@@ -107,26 +168,6 @@ uint32_t directory_count(const struct directory *d)
 uint32_t directory_next_seq(const struct directory *d)
 {
     return d->next_seq;
-}
-
-int directory_session_set(struct directory *d, struct member *m, const void *data, size_t len)
-{
-    ASSERT(m->id != 0);
-    struct session_bytes *s = NULL;
-    if (len > UINT32_MAX) {
-        return -ENOMEM;
-    }
-    if (len > 0) {
-        s = mem__alloc(&d->mem, sizeof(*s) + len);
-        if (!s) {
-            return -ENOMEM;
-        }
-        s->len = (uint32_t)len;
-        memcpy(s->data, data, len);
-    }
-    mem__free(&d->mem, m->session);
-    m->session = s;
-    return 0;
 }
 
 size_t directory_bytes(const struct directory *d)

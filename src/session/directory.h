@@ -17,12 +17,16 @@
 #include <stdint.h>
 
 struct directory;
+struct estate;
+struct estate_client;
+struct name_filter;
 struct uid_entry;
 struct group;
 
 #define DIRECTORY_NAME_LEN_MAX 65535
 
-/* Session bytes: opaque. Never changed in place: replaced. */
+/* Session bytes: opaque. Never changed in place: replaced. A block of the estate, which is how a successor of
+ * this process finds the last session of a client (estate_client.session). */
 struct session_bytes {
     uint32_t len;
     uint8_t data[];
@@ -33,7 +37,8 @@ struct membership {
     uint32_t position; /* in the group's members */
 };
 
-/* Embedded in the owner's client struct. Zeroed is "in no directory". Only the directory writes to it. */
+/* Embedded in the owner's client struct. Zeroed is "in no directory". Only the directory writes to it, but
+ * for record. */
 struct member {
     uint32_t id;           /* connection_id, 0: none */
     uint32_t position;     /* in all members */
@@ -42,24 +47,47 @@ struct member {
     uint32_t n_memberships;
     struct membership *memberships; /* NULL: none */
     struct session_bytes *session;  /* NULL: empty */
+    struct estate_client *record; /* the owner's; NULL: none. directory_session_set keeps its session true */
 };
 
 /* first_id_seq: where the 26-bit sequence of ids starts; shard: 0..63, the upper 6 bits. NULL without memory.
+ * Sessions are blocks of the estate, which outlives the directory; NULL: of malloc (tests; no records then).
  */
-struct directory *directory_new(unsigned shard, uint32_t first_id_seq);
+struct directory *directory_new(unsigned shard, uint32_t first_id_seq, struct estate *estate);
+/* Names that are there are counted in these filters (either may be NULL), by hash_bytes of the name. Before
+ * the first name. */
+void directory_set_filters(struct directory *d, struct name_filter *uids, struct name_filter *groups);
+/* Ids are not given again before reuse_s have passed: the sequence is DIRECTORY_ID_BLOCKS blocks, the times
+ * at which it left each (unix time, 0: never) are kept in left_unix_s (of that many elements; in memory that
+ * outlives the process), and a block is entered only when it was left long enough ago. An id that goes when
+ * the sequence is about to come to it again (its client has outlived 2^25 others) is passed over. Before the
+ * first directory_add. The clock is what directory_set_now said last; when it goes back, what has a time in
+ * the future has that time now. */
+#define DIRECTORY_ID_BLOCKS 64
+void directory_set_reuse(struct directory *d, int64_t *left_unix_s, uint32_t reuse_s, int64_t now_unix_s);
+void directory_set_now(struct directory *d, int64_t now_unix_s);
+/* That id was in use until now, by somebody who is not a member here: a client of a dead predecessor. */
+void directory_id_gone(struct directory *d, uint32_t id);
 void directory_free(struct directory *d); /* every member must have been removed, every cursor ended */
 
 /* Give m an id (shard << 26 | sequence; 0 is never given, one in use is never given again, a freed one only
- * after the sequence has come round). 0 or -ENOMEM. */
+ * after the sequence has come round). 0, -ENOMEM, or -EAGAIN: the next block of ids was left too short a time
+ * ago (directory_set_reuse). */
 int directory_add(struct directory *d, struct member *m);
-/* Out of everything: id, uid, groups; session freed. */
+/* Out of everything: id, uid, groups; session freed. Its record must be gone before (NULL): that points to
+ * the session. */
 void directory_remove(struct directory *d, struct member *m);
 struct member *directory_find(const struct directory *d, uint32_t id);
 uint32_t directory_count(const struct directory *d);
 uint32_t directory_next_seq(const struct directory *d); /* for the state that outlives the process */
 
-/* Replace the session. len 0: none. 0 or -ENOMEM (then it stays as it was). */
+/* Replace the session, in m->record too if there is one. len 0: none. 0 or -ENOMEM (then it stays as it was).
+ */
 int directory_session_set(struct directory *d, struct member *m, const void *data, size_t len);
+/* The member has no session any more, the block is the caller's (NULL: it was empty), to be freed with
+ * estate_free. For a client that goes while its record stays: m->record is the caller's too, and NULL. Only
+ * with an estate. */
+struct session_bytes *directory_session_detach(struct directory *d, struct member *m);
 
 /* One uid per member: a second bind moves it. Many members per uid. 0, -ENOMEM, or -EINVAL for a name longer
  * than DIRECTORY_NAME_LEN_MAX (nothing changed). Everywhere else such a name is merely one that nobody has.

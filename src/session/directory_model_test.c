@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "estate/estate.h"
 #include "session/directory_priv.h"
 
 #define N       500 /* members */
@@ -42,7 +43,9 @@ struct watched_group_cursor {
 };
 
 struct world {
+    struct estate *estate;
     struct directory *d;
+    struct name_filter uids, groups;
     uint64_t rng;
     struct client clients[N];
     struct watched_cursor cursors[CURSORS];
@@ -361,6 +364,15 @@ static void compare_client(struct world *w, const struct client *c)
     }
 }
 
+/* As many names are counted as there are. */
+static void compare_filter(const struct name_filter *f, uint32_t names)
+{
+    for (uint32_t i = 0; i < NODE_FILTER_BUCKETS; i++) {
+        names -= f->buckets[i];
+    }
+    assert_int_equal(names, 0);
+}
+
 static void compare(struct world *w)
 {
     char name[64];
@@ -437,6 +449,9 @@ static void finish(struct world *w)
     compare(w);
     assert_true(directory_bytes(w->d) < 4096);
     directory_free(w->d);
+    estate_close(w->estate); /* asserts that every session came back */
+    compare_filter(&w->uids, 0);
+    compare_filter(&w->groups, 0);
 }
 
 static void run(uint64_t seed, bool always_cursors, uint32_t steps)
@@ -446,8 +461,12 @@ static void run(uint64_t seed, bool always_cursors, uint32_t steps)
     w->rng = seed;
     w->always_cursors = always_cursors;
     w->joins_of_10 = 2;
-    w->d = directory_new(5, ID_SEQ_MAX - 100);
+    int err;
+    w->estate = estate_open(NULL, 0, N, (size_t)1 << 20, &err);
+    assert_non_null(w->estate);
+    w->d = directory_new(5, ID_SEQ_MAX - 100, w->estate);
     assert_non_null(w->d);
+    directory_set_filters(w->d, &w->uids, &w->groups);
     for (uint32_t n = 0; n < steps; n++) {
         step(w, n);
         if (n % 1000 == 0) {

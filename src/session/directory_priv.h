@@ -10,6 +10,7 @@
  * entry. */
 #pragma once
 
+#include "common/node_shared.h"
 #include "session/directory.h"
 #include "session/hash_table.h"
 #include "session/mem.h"
@@ -32,9 +33,26 @@ struct group {
     struct named named;
 };
 
+/* What is needed for not giving an id again too soon (ids.c). */
+struct gone_id {
+    uint32_t id;
+    int64_t unix_s;
+};
+struct id_reuse {
+    int64_t *left_unix_s; /* NULL: nothing is kept, any id that is free may be given */
+    int64_t now_unix_s;
+    uint32_t reuse_s;
+    uint32_t first, count, cap; /* of the ring; cap: a power of two, or 0 */
+    struct gone_id *ring;       /* in the order of their going */
+    struct hash_table gone;     /* the same ids */
+};
+
 struct directory {
     uint32_t shard_bits; /* shard << 26 */
     uint32_t next_seq;
+    struct id_reuse reuse;
+    struct estate *estate;                         /* NULL: sessions are of malloc */
+    struct name_filter *uid_filter, *group_filter; /* NULL: none */
     struct hash_table ids, uids, groups;
     struct set all, group_set;
     struct member_cursor *member_cursors;
@@ -48,6 +66,7 @@ struct name_key {
     const void *data;
     size_t len;
     uint32_t hash; /* the table's key, not 0 */
+    uint64_t full_hash;
 };
 struct name_key named__key(const void *data, size_t len);
 struct name_key named__key_of(const struct named *n);
@@ -67,6 +86,20 @@ static inline struct named *named_of_set(const struct set *s)
     return (struct named *)(uintptr_t)s;
 }
 
+/* That name has come to be in this directory, or has gone. */
+static inline void named__filter_add(struct name_filter *f, struct name_key key)
+{
+    if (f) {
+        name_filter_add(f, key.full_hash);
+    }
+}
+static inline void named__filter_remove(struct name_filter *f, struct name_key key)
+{
+    if (f) {
+        name_filter_remove(f, key.full_hash);
+    }
+}
+
 struct group *group__find(const struct directory *d, struct name_key key);
 
 /* Out of the group at m->memberships[i]. */
@@ -74,6 +107,13 @@ void group__leave_at(struct directory *d, struct member *m, uint32_t i);
 /* Free a uid or group that has no members, no cursors and is in no table. */
 void uid__free(struct directory *d, struct uid_entry *u);
 void group__free(struct directory *d, struct group *g);
+
+/* ---- ids (ids.c) ---- */
+
+/* The next id that nobody has: 0, or -EAGAIN. Nothing is changed before ids__taken. */
+int ids__next(const struct directory *d, uint32_t *ret_id);
+void ids__taken(struct directory *d, uint32_t id);
+void ids__fini(struct directory *d, struct mem *mem);
 
 /* ---- cursors (cursor.c) ---- */
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "estate/estate.h"
 #include "session/directory_priv.h"
 
 #define CLIENTS        15000
@@ -148,7 +149,10 @@ static void empty(struct directory *d, struct member *m, uint32_t n)
 static void an_idle_client_costs_at_most_250_bytes(void **state)
 {
     struct member *m = members_new(CLIENTS);
-    struct directory *d = directory_new(0, 1);
+    int err;
+    struct estate *estate = estate_open(NULL, 0, CLIENTS, (size_t)64 << 20, &err);
+    assert_non_null(estate);
+    struct directory *d = directory_new(0, 1, estate);
     size_t bare = directory_bytes(d);
     long resident = resident_bytes();
     fill(d, m, CLIENTS);
@@ -167,13 +171,14 @@ static void an_idle_client_costs_at_most_250_bytes(void **state)
     fill(d, m, CLIENTS);
     empty(d, m, CLIENTS);
     directory_free(d);
+    estate_close(estate);
     free(m);
 }
 
 static void no_growth_makes_a_long_pause(void **state)
 {
     struct member *m = members_new(MANY);
-    struct directory *d = directory_new(0, 1);
+    struct directory *d = directory_new(0, 1, NULL);
     int64_t worst_in = 0, worst_out = 0, began = now_ns();
     for (uint32_t i = 0; i < MANY; i++) {
         int64_t t = now_ns();
@@ -203,7 +208,7 @@ static void half_of_a_large_set_may_leave_under_a_cursor(void **state)
 {
     enum { LARGE = 200000 };
     struct member *m = members_new(LARGE);
-    struct directory *d = directory_new(0, 1);
+    struct directory *d = directory_new(0, 1, NULL);
     struct member_cursor c;
     int64_t worst = 0;
     uint32_t visited = 0;
@@ -236,7 +241,7 @@ static void leaving_by_name_does_not_depend_on_the_number_of_groups(void **state
 {
     enum { MEMBERSHIPS = 10000 };
     struct member *m = members_new(2);
-    struct directory *d = directory_new(0, 1);
+    struct directory *d = directory_new(0, 1, NULL);
     char name[32];
     assert_int_equal(directory_add(d, &m[0]), 0);
     assert_int_equal(directory_add(d, &m[1]), 0);

@@ -8,12 +8,14 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "estate/estate.h"
 #include "session/directory_priv.h"
 
 #define N      300
 #define STR(s) (s), sizeof(s) - 1
 
 struct fixture {
+    struct estate *estate;
     struct directory *d;
     struct member m[N];
 };
@@ -24,7 +26,12 @@ static int setup(void **state)
     if (!f) {
         return -1;
     }
-    f->d = directory_new(3, 1);
+    int err;
+    f->estate = estate_open(NULL, 0, N, (size_t)1 << 20, &err);
+    if (!f->estate) {
+        return -1;
+    }
+    f->d = directory_new(3, 1, f->estate);
     *state = f;
     return f->d ? 0 : -1;
 }
@@ -39,6 +46,7 @@ static int teardown(void **state)
         }
     }
     directory_free(f->d); /* asserts that every byte came back */
+    estate_close(f->estate);
     free(f);
     if (wrong) {
         print_error("%s\n", wrong);
@@ -101,7 +109,7 @@ static void a_freed_id_waits_for_the_next_round(void **state)
 static void ids_wrap_and_skip_those_in_use(void **state)
 {
     struct member m[6] = {0};
-    struct directory *d = directory_new(63, ID_SEQ_MAX);
+    struct directory *d = directory_new(63, ID_SEQ_MAX, NULL);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(directory_add(d, &m[i]), 0);
     }
@@ -127,7 +135,7 @@ static void the_first_sequence_number_is_never_zero(void **state)
 {
     const uint32_t starts[] = {0, UINT32_C(1) << 26};
     for (int i = 0; i < 2; i++) {
-        struct directory *d = directory_new(0, starts[i]);
+        struct directory *d = directory_new(0, starts[i], NULL);
         assert_int_equal(directory_next_seq(d), 1);
         directory_free(d);
     }
@@ -163,6 +171,260 @@ static void a_session_is_replaced_never_changed(void **state)
     assert_memory_equal(f->m[0].session->data, "on", 2);
     assert_int_equal(directory_session_set(f->d, &f->m[0], NULL, 0), 0);
     assert_null(f->m[0].session);
+}
+
+/* The session that a successor of this process would find in that record. */
+static void assert_record_says(struct fixture *f, const struct estate_client *record, const char *text)
+{
+    if (!text) {
+        assert_int_equal(record->session, 0);
+        return;
+    }
+    const struct session_bytes *s = f->m[0].session;
+    assert_int_equal(record->session, estate_session(f->estate, s));
+    assert_int_equal(s->len, strlen(text));
+    assert_memory_equal(s->data, text, s->len);
+}
+
+static void a_record_follows_the_session(void **state)
+{
+    struct fixture *f = *state;
+    add(f, 1);
+    struct estate_client *record = estate_client_add(f->estate, &(struct estate_client){.id = f->m[0].id});
+    assert_non_null(record);
+    f->m[0].record = record;
+    assert_record_says(f, record, NULL);
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("one")), 0);
+    assert_record_says(f, record, "one");
+    session_alloc_fail_after = 0;
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("two")), -ENOMEM);
+    session_alloc_fail_after = -1;
+    assert_record_says(f, record, "one");
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("three")), 0);
+    assert_record_says(f, record, "three");
+    assert_int_equal(directory_session_set(f->d, &f->m[0], NULL, 0), 0);
+    assert_record_says(f, record, NULL);
+    f->m[0].record = NULL;
+    estate_client_remove(f->estate, record);
+}
+
+static void a_session_can_outlive_its_member(void **state)
+{
+    struct fixture *f = *state;
+    add(f, 2);
+    assert_null(directory_session_detach(f->d, &f->m[1]));
+    size_t bytes = directory_bytes(f->d);
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("last words")), 0);
+    struct session_bytes *s = directory_session_detach(f->d, &f->m[0]);
+    assert_null(f->m[0].session);
+    assert_int_equal(directory_bytes(f->d), bytes);
+    directory_remove(f->d, &f->m[0]);
+    assert_memory_equal(s->data, "last words", s->len);
+    estate_free(f->estate, s);
+}
+
+static void a_session_larger_than_the_estate_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t huge[2 << 20];
+    add(f, 1);
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("small")), 0);
+    assert_int_equal(directory_session_set(f->d, &f->m[0], huge, sizeof(huge)), -ENOMEM);
+    assert_memory_equal(f->m[0].session->data, "small", 5);
+}
+
+static void without_an_estate_sessions_are_kept_too(void **state)
+{
+    struct member m = {0};
+    struct directory *d = directory_new(1, 1, NULL);
+    assert_int_equal(directory_add(d, &m), 0);
+    assert_int_equal(directory_session_set(d, &m, STR("abc")), 0);
+    assert_int_equal(directory_session_set(d, &m, STR("def")), 0);
+    assert_memory_equal(m.session->data, "def", 3);
+    directory_remove(d, &m);
+    directory_free(d);
+}
+
+/* ---- ids, again ---- */
+
+#define BLOCK (UINT32_C(1) << 20)
+
+static int add_at(struct directory *d, uint32_t seq, int64_t now)
+{
+    struct member m = {0};
+    d->next_seq = seq;
+    directory_set_now(d, now);
+    int r = directory_add(d, &m);
+    if (r == 0) {
+        assert_int_equal(m.id & ID_SEQ_MAX, seq);
+        directory_remove(d, &m);
+    } else {
+        assert_int_equal(directory_next_seq(d), seq);
+    }
+    return r;
+}
+
+static void a_block_of_ids_is_not_entered_too_soon(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {0};
+    directory_set_reuse(f->d, left, 600, 1000);
+    assert_int_equal(add_at(f->d, BLOCK - 2, 1000), 0);
+    assert_int_equal(left[0], 0);
+    assert_int_equal(add_at(f->d, BLOCK - 1, 1001), 0); /* the last of block 0 */
+    assert_int_equal(left[0], 1001);
+    assert_int_equal(directory_next_seq(f->d), BLOCK);
+    assert_int_equal(add_at(f->d, BLOCK, 1002), 0); /* a block that was never left */
+    assert_int_equal(add_at(f->d, ID_SEQ_MAX, 1100), 0);
+    assert_int_equal(left[DIRECTORY_ID_BLOCKS - 1], 1100);
+    assert_int_equal(directory_next_seq(f->d), 1);
+    assert_int_equal(add_at(f->d, 1, 1600), -EAGAIN);
+    assert_int_equal(add_at(f->d, 1, 1601), 0);
+    assert_int_equal(add_at(f->d, 5, 1), 0); /* inside a block nothing is asked */
+}
+
+static void the_times_of_blocks_outlive_the_directory(void **state)
+{
+    int64_t left[DIRECTORY_ID_BLOCKS] = {[7] = 5000};
+    struct directory *d = directory_new(0, 7 * BLOCK, NULL);
+    directory_set_reuse(d, left, 600, 5599);
+    assert_int_equal(add_at(d, 7 * BLOCK, 5599), -EAGAIN);
+    assert_int_equal(add_at(d, 7 * BLOCK, 5600), 0);
+    directory_free(d);
+}
+
+static void a_clock_that_goes_back_does_not_lock_blocks_for_long(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {[3] = 90000, [4] = 10};
+    directory_set_reuse(f->d, left, 600, 1000);
+    assert_int_equal(left[3], 1000);
+    assert_int_equal(left[4], 10);
+    assert_int_equal(add_at(f->d, 3 * BLOCK, 1599), -EAGAIN);
+    assert_int_equal(add_at(f->d, 3 * BLOCK, 1600), 0);
+    left[3] = 1600;
+    directory_set_now(f->d, 100);
+    assert_int_equal(left[3], 100);
+}
+
+/* An id that is in use at the end of a block is passed over, and the block is left all the same. */
+static void a_block_is_left_by_passing_over_ids_in_use(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {0};
+    directory_set_reuse(f->d, left, 600, 1000);
+    f->d->next_seq = 2 * BLOCK - 1;
+    add(f, 1);
+    left[1] = 0;
+    assert_int_equal(add_at(f->d, 2 * BLOCK - 2, 2000), 0);
+    assert_int_equal(left[1], 0);
+    assert_int_equal(directory_next_seq(f->d), 2 * BLOCK - 1);
+    directory_set_now(f->d, 2001);
+    assert_int_equal(directory_add(f->d, &f->m[1]), 0);
+    assert_int_equal(f->m[1].id & ID_SEQ_MAX, 2 * BLOCK);
+    assert_int_equal(left[1], 2001);
+}
+
+/* Ids of clients that have outlived most of a round; they are just ahead of the sequence when they go. */
+static void an_id_that_goes_just_ahead_is_passed_over(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {0};
+    directory_set_reuse(f->d, left, 600, 1000);
+    f->d->next_seq = 1000;
+    add(f, 200);
+    f->d->next_seq = 990; /* the sequence has come round, nearly */
+    for (int i = 0; i < 100; i++) {
+        directory_remove(f->d, &f->m[i]);
+    }
+    directory_id_gone(f->d, 3u << 26 | 995);
+    directory_id_gone(f->d, 3u << 26 | 995);
+    directory_id_gone(f->d, 4u << 26 | 994); /* another shard's */
+    for (uint32_t seq = 990; seq < 1000; seq++) {
+        if (seq != 995) {
+            assert_int_equal(directory_add(f->d, &f->m[0]), 0);
+            assert_int_equal(f->m[0].id & ID_SEQ_MAX, seq);
+            directory_remove(f->d, &f->m[0]);
+        }
+    }
+    assert_int_equal(directory_add(f->d, &f->m[0]), 0);
+    assert_int_equal(f->m[0].id & ID_SEQ_MAX, 1200); /* gone, or in use */
+    f->d->next_seq = 990;
+    directory_set_now(f->d, 1599);
+    assert_int_equal(directory_add(f->d, &f->m[1]), 0);
+    assert_int_equal(f->m[1].id & ID_SEQ_MAX, 990); /* it had been behind when it went */
+    f->d->next_seq = 995;
+    directory_set_now(f->d, 1600);
+    assert_int_equal(directory_add(f->d, &f->m[2]), 0);
+    assert_int_equal(f->m[2].id & ID_SEQ_MAX, 995);
+    assert_int_equal(f->d->reuse.count, 0);
+}
+
+static void going_ids_without_memory_or_with_a_clock_that_goes_back(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {0};
+    directory_set_reuse(f->d, left, 600, 1000);
+    for (int fail_at = 0; fail_at < 2; fail_at++) {
+        session_alloc_fail_after = fail_at;
+        directory_id_gone(f->d, 3u << 26 | 10);
+        session_alloc_fail_after = -1;
+        assert_int_equal(f->d->reuse.count, 0);
+    }
+    directory_id_gone(f->d, 3u << 26 | 1);
+    directory_set_now(f->d, 100);
+    directory_set_now(f->d, 699);
+    add(f, 1);
+    assert_int_equal(f->m[0].id & ID_SEQ_MAX, 2);
+    directory_set_now(f->d, 700);
+    assert_int_equal(f->d->reuse.count, 0);
+    directory_id_gone(f->d, 3u << 26 | 50); /* left behind: directory_free has it */
+}
+
+/* ---- name filters ---- */
+
+static bool may_have(const struct name_filter *n, const char *name)
+{
+    return name_filter_may_have(n, hash_bytes(name, strlen(name)));
+}
+
+static void filters_know_the_names_that_are_there(void **state)
+{
+    struct fixture *f = *state;
+    struct name_filter *uids = calloc(1, sizeof(*uids)), *groups = calloc(1, sizeof(*groups));
+    static const struct name_filter none;
+    struct member_cursor c;
+    directory_set_filters(f->d, uids, groups);
+    add(f, 3);
+    bind(f, 0, "u");
+    bind(f, 1, "u");
+    bind(f, 2, "");
+    join(f, 0, 3, "g");
+    join(f, 0, 1, "h");
+    assert_true(may_have(uids, "u") && may_have(uids, "") && may_have(groups, "g") && may_have(groups, "h"));
+    assert_false(may_have(uids, "g") || may_have(groups, "u"));
+    bind(f, 0, "v");
+    assert_true(may_have(uids, "u") && may_have(uids, "v"));
+    directory_uid_begin(f->d, STR("u"), &c);
+    bind(f, 1, "v");
+    assert_false(may_have(uids, "u")); /* a cursor does not keep it */
+    member_cursor_end(f->d, &c);
+    directory_group_leave(f->d, &f->m[0], STR("h"));
+    assert_false(may_have(groups, "h"));
+    directory_group_dissolve(f->d, STR("g"));
+    assert_memory_equal(groups, &none, sizeof(none));
+    join(f, 1, 1, "again");
+    session_alloc_fail_after = 0;
+    assert_int_equal(directory_group_join(f->d, &f->m[2], STR("fails")), -ENOMEM);
+    session_alloc_fail_after = -1;
+    assert_false(may_have(groups, "fails"));
+    for (int i = 0; i < 3; i++) {
+        directory_remove(f->d, &f->m[i]);
+    }
+    assert_memory_equal(uids, &none, sizeof(none));
+    assert_memory_equal(groups, &none, sizeof(none));
+    free(uids);
+    free(groups);
 }
 
 /* ---- uids ---- */
@@ -455,7 +717,7 @@ static void a_rebind_without_memory_keeps_the_old_uid(void **state)
     bind(f, 0, "old");
     session_alloc_fail_after = 0;
     assert_int_equal(directory_uid_bind(f->d, &f->m[0], STR("new")), -ENOMEM);
-    assert_null(directory_new(0, 1));
+    assert_null(directory_new(0, 1, NULL));
     session_alloc_fail_after = -1;
     assert_int_equal(directory_uid_count(f->d, STR("old")), 1);
     assert_int_equal(directory_uid_count(f->d, STR("new")), 0);
@@ -505,6 +767,17 @@ int main(void)
         TEST(the_first_sequence_number_is_never_zero),
         TEST(removal_leaves_the_member_zeroed),
         TEST(a_session_is_replaced_never_changed),
+        TEST(a_record_follows_the_session),
+        TEST(a_session_can_outlive_its_member),
+        TEST(a_session_larger_than_the_estate_is_refused),
+        TEST(without_an_estate_sessions_are_kept_too),
+        TEST(a_block_of_ids_is_not_entered_too_soon),
+        TEST(the_times_of_blocks_outlive_the_directory),
+        TEST(a_clock_that_goes_back_does_not_lock_blocks_for_long),
+        TEST(a_block_is_left_by_passing_over_ids_in_use),
+        TEST(an_id_that_goes_just_ahead_is_passed_over),
+        TEST(going_ids_without_memory_or_with_a_clock_that_goes_back),
+        TEST(filters_know_the_names_that_are_there),
         TEST(a_second_bind_moves),
         TEST(names_may_be_empty_binary_and_huge),
         TEST(names_too_long_are_refused_and_never_found),

@@ -33,6 +33,7 @@ static struct group *create(struct directory *d, struct name_key key)
         group__free(d, g);
         return NULL;
     }
+    named__filter_add(d->group_filter, key);
     return g;
 }
 
@@ -47,7 +48,9 @@ void group__free(struct directory *d, struct group *g)
 static void release(struct directory *d, struct group *g)
 {
     ASSERT(g->named.set.live == 0);
-    hash_table__remove(&d->groups, &d->mem, named__key_of(&g->named).hash, &g->named);
+    struct name_key key = named__key_of(&g->named);
+    hash_table__remove(&d->groups, &d->mem, key.hash, &g->named);
+    named__filter_remove(d->group_filter, key);
     cursor__set_remove(d, &d->group_set, g->position);
     if (g->named.set.n_cursors == 0) {
         group__free(d, g);

@@ -2,7 +2,6 @@
 #include "session/mem.h"
 
 #include <malloc.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,7 +14,7 @@
 
 long session_alloc_fail_after = -1;
 
-static bool injected_failure(void)
+bool mem__injected_failure(void)
 {
     if (session_alloc_fail_after < 0) {
         return false;
@@ -40,7 +39,7 @@ static void uncount(struct mem *mem, size_t bytes)
 
 void *mem__alloc(struct mem *mem, size_t size)
 {
-    void *p = injected_failure() ? NULL : malloc(size);
+    void *p = mem__injected_failure() ? NULL : malloc(size);
     mem->bytes += chunk_bytes(p);
     return p;
 }
@@ -48,7 +47,7 @@ void *mem__alloc(struct mem *mem, size_t size)
 void *mem__realloc(struct mem *mem, void *p, size_t size)
 {
     size_t before = chunk_bytes(p);
-    void *q = injected_failure() ? NULL : realloc(p, size);
+    void *q = mem__injected_failure() ? NULL : realloc(p, size);
     if (!q) {
         return NULL;
     }
@@ -70,7 +69,7 @@ static size_t page_round(size_t size)
 
 void *mem__alloc_zero(struct mem *mem, size_t size)
 {
-    if (injected_failure()) {
+    if (mem__injected_failure()) {
         return NULL;
     }
     if (size < MMAP_MIN) {

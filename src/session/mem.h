@@ -3,6 +3,7 @@
  * directory_bytes tells what the process really holds. Private to src/session. One thread. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct mem {
@@ -11,6 +12,7 @@ struct mem {
 
 /* Test hook: the n-th allocation from now fails, and every later one, until it is set to -1 (never). */
 extern long session_alloc_fail_after;
+bool mem__injected_failure(void); /* for what is allocated elsewhere */
 
 void *mem__alloc(struct mem *mem, size_t size);            /* NULL without memory */
 void *mem__realloc(struct mem *mem, void *p, size_t size); /* NULL without memory: p is as it was */

@@ -9,7 +9,7 @@ struct name_key named__key(const void *data, size_t len)
 {
     uint64_t h = len <= DIRECTORY_NAME_LEN_MAX ? hash_bytes(len ? data : "", len) : 0;
     uint32_t folded = (uint32_t)(h ^ (h >> 32));
-    return (struct name_key){.data = data, .len = len, .hash = folded ? folded : 1};
+    return (struct name_key){.data = data, .len = len, .hash = folded ? folded : 1, .full_hash = h};
 }
 
 struct name_key named__key_of(const struct named *n)

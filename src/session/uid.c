@@ -28,6 +28,7 @@ static struct uid_entry *create(struct directory *d, struct name_key key)
         uid__free(d, u);
         return NULL;
     }
+    named__filter_add(d->uid_filter, key);
     return u;
 }
 
@@ -89,7 +90,9 @@ void directory_uid_unbind(struct directory *d, struct member *m)
     if (u->named.set.live > 0) {
         return;
     }
-    hash_table__remove(&d->uids, &d->mem, named__key_of(&u->named).hash, &u->named);
+    struct name_key key = named__key_of(&u->named);
+    hash_table__remove(&d->uids, &d->mem, key.hash, &u->named);
+    named__filter_remove(d->uid_filter, key);
     if (u->named.set.n_cursors == 0) {
         uid__free(d, u);
     }

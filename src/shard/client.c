@@ -20,13 +20,24 @@ static const struct net_conn_ops client_conn_ops = {
 
 /* ---- coming */
 
+static void clients_changed(struct shard *s)
+{
+    counter_set(s->host.counters, COUNTER_clients, s->n_clients);
+    NODE_STORE(shard_published(s)->clients, s->n_clients);
+}
+
+static void members_changed(struct shard *s)
+{
+    NODE_STORE(shard_published(s)->members, directory_count(s->host.directory));
+}
+
 static bool clients_append(struct shard *s, struct client *c)
 {
     if (!array_reserve_one(&s->clients, s->n_clients, &s->cap_clients, 256))
         return false;
-    c->position = s->n_clients;
+    c->up.host_position = s->n_clients;
     s->clients[s->n_clients++] = c;
-    counter_set(s->host.counters, COUNTER_clients, s->n_clients);
+    clients_changed(s);
     if (s->n_clients > s->trim_peak)
         s->trim_peak = s->n_clients;
     return true;
@@ -35,9 +46,9 @@ static bool clients_append(struct shard *s, struct client *c)
 static void clients_remove(struct shard *s, struct client *c)
 {
     struct client *last = s->clients[--s->n_clients];
-    s->clients[c->position] = last;
-    last->position = c->position;
-    counter_set(s->host.counters, COUNTER_clients, s->n_clients);
+    s->clients[c->up.host_position] = last;
+    last->up.host_position = c->up.host_position;
+    clients_changed(s);
 }
 
 static struct client *client_new(struct shard_listener *l, const struct net_addr *peer)
@@ -96,12 +107,14 @@ const struct net_listener_ops client_listener_ops = {on_accepted, on_accept_fail
 bool client_announce(struct client *c)
 {
     struct shard *s = client_shard(c);
-    if (directory_add(s->host.directory, &c->up.member) != 0) {
-        client_close(c, CLOSE_no_memory, WS_CLOSE_INTERNAL, NULL);
+    int err = directory_add(s->host.directory, &c->up.member);
+    if (err != 0) {
+        client_close(c, err == -EAGAIN ? CLOSE_no_id : CLOSE_no_memory, WS_CLOSE_TRY_LATER, NULL);
         return false;
     }
     /* What outlives us: a successor goes on behind this id. */
     __atomic_store_n(&s->shm->next_seq, directory_next_seq(s->host.directory), __ATOMIC_RELAXED);
+    members_changed(s);
     c->announced = true;
     upstream_client_connected(s->upstream, &c->up);
     return c->state != CLIENT_CLOSING;
@@ -141,6 +154,7 @@ static void client_leave(struct client *c, enum close_reason reason, const char 
     c->announced = false;
     upstream_client_closed(s->upstream, &c->up);
     directory_remove(s->host.directory, &c->up.member);
+    members_changed(s);
 }
 
 /* The connection is released: the rest of the client. */

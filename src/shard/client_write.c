@@ -240,12 +240,14 @@ bool client_flush_all(struct loop_hook *hook)
     return s->n_dirty > 0;
 }
 
-unsigned client_room(struct upstream_host *h)
+unsigned client_room(struct upstream_host *h, bool to_many)
 {
     struct shard *s = CONTAINER_OF(h, struct shard, host);
     uint64_t cap = shard_config(s)->turn_max * 1000000 / 2 / (s->write_ns + 1);
     if (cap < ROOM_MIN)
         cap = ROOM_MIN;
+    if (to_many)
+        cap -= cap / 4;
     return s->n_dirty >= cap ? 0 : (unsigned)(cap - s->n_dirty);
 }
 

@@ -5,11 +5,13 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "estate/estate.h"
 #include "shard/shard_priv.h"
 #include "upstream/gatewayworker/gatewayworker.h"
 
@@ -44,6 +46,13 @@ static void host_close(struct upstream_client *up, enum close_reason reason)
     client_close(client_of(up), reason, code, try_later ? "try again later" : NULL);
 }
 
+static void host_wake(struct upstream_host *h, unsigned to)
+{
+    struct shard *s = CONTAINER_OF(h, struct shard, host);
+    if (s->wake != NULL)
+        s->wake(s->wake_ctx, to);
+}
+
 static const struct upstream_host_ops host_ops = {
     .send = client_send,
     .kick = host_kick,
@@ -51,6 +60,7 @@ static const struct upstream_host_ops host_ops = {
     .close = host_close,
     .resume = client_resume,
     .room = client_room,
+    .wake = host_wake,
 };
 
 /* ---- memory after bursts */
@@ -66,7 +76,21 @@ static void on_trim(struct timer *t)
     timer_set(s->host.loop, t, TRIM_INTERVAL_MS, on_trim);
 }
 
+static void on_second(struct timer *t)
+{
+    struct shard *s = CONTAINER_OF(t, struct shard, second_timer);
+    directory_set_now(s->host.directory, (int64_t)time(NULL));
+    log_flush();
+    estate_trim(s->host.estate); /* what the packets of a burst have left */
+    timer_set(s->host.loop, t, 1000, on_second);
+}
+
 /* ---- drain */
+
+static void set_phase(struct shard *s, enum node_phase phase)
+{
+    NODE_STORE(shard_published(s)->phase, phase);
+}
 
 /* Downwards through the dense array: whoever leaves is replaced by one that was closed already. */
 static bool drain_slice(struct loop_task *task)
@@ -77,7 +101,7 @@ static bool drain_slice(struct loop_task *task)
     while (s->drain_next > 0) {
         client_close(s->clients[--s->drain_next], CLOSE_shutdown, WS_CLOSE_GOING_AWAY, "going away");
         if (s->drain_next % DRAIN_SLICE == 0 &&
-            (loop_turn_left_ns(s->host.loop) == 0 || client_room(&s->host) == 0))
+            (loop_turn_left_ns(s->host.loop) == 0 || client_room(&s->host, true) == 0))
             return s->drain_next == 0;
         if (s->drain_next > s->n_clients)
             s->drain_next = s->n_clients;
@@ -98,19 +122,47 @@ void shard_drain(struct shard *s)
         return;
     s->draining = true;
     shard_shm_set_state(s->shm, SHARD_STATE_DRAINING);
+    set_phase(s, NODE_LEAVES);
     close_listeners(s);
     s->drain_next = s->n_clients;
     loop_task_add(s->host.loop, &s->drain_task);
 }
 
-/* The last step of a drain, looked at every turn: the workers have got everything. */
+/* When the node ends, the workers that we have are those of other shards' clients too. */
+static bool others_need_us(const struct shard *s)
+{
+    if (NODE_LOAD(s->shared->draining) == 0)
+        return false; /* it is only us: the others take our workers for gone */
+    for (unsigned i = 0; i < s->host.node->n_shards; i++) {
+        uint32_t phase = NODE_LOAD(s->shared->shards[i].phase);
+        if (i != s->number && (phase == NODE_UP || phase == NODE_LEAVES))
+            return true;
+    }
+    return false;
+}
+
+/* The last steps of a drain, looked at every turn: the workers have got everything. */
 static bool finish_hook(struct loop_hook *hook)
 {
     struct shard *s = CONTAINER_OF(hook, struct shard, finish_hook);
-    if (s->draining && !s->finishing && s->n_clients == 0 && upstream_is_flushed(s->upstream)) {
-        s->finishing = true;
-        upstream_finish(s->upstream);
+    if (!s->draining || s->finishing || s->n_clients > 0)
+        return false;
+    if (!upstream_is_flushed(s->upstream)) {
+        if (NODE_LOAD(shard_published(s)->phase) == NODE_QUIET)
+            set_phase(s, NODE_LEAVES); /* something came back: it may need the others' workers */
+        return false;
     }
+    if (NODE_LOAD(shard_published(s)->phase) != NODE_QUIET) {
+        set_phase(s, NODE_QUIET);
+        for (unsigned i = 0; i < s->host.node->n_shards; i++)
+            if (i != s->number)
+                host_wake(&s->host, i); /* it may wait for us */
+    }
+    /* Flushed still: what they sent before they said that they need us no more is seen now at the latest. */
+    if (others_need_us(s) || !upstream_is_flushed(s->upstream))
+        return false;
+    s->finishing = true;
+    upstream_finish(s->upstream);
     return false;
 }
 
@@ -156,17 +208,68 @@ static int listen_all(struct shard *s, const int *fds)
     return 0;
 }
 
+/* Predecessors have died faster than their clients could be told of: the oldest is given up. */
+static void give_up_oldest(struct shard *s, size_t bytes)
+{
+    struct legacy *oldest = estate_inherit(s->host.estate_mem, bytes);
+    LOG(LOG_ERROR, "succession_given_up", "clients=%u hint=\"this shard dies again and again: see its log\"",
+        legacy_clients_left(oldest));
+    shard_count(s, COUNTER_clients_given_up, legacy_clients_left(oldest));
+    legacy_free(oldest);
+}
+
+static int open_estate(struct shard *s, const struct node *node)
+{
+    int err = 0;
+    s->host.estate_mem = node->estates[s->number];
+    for (unsigned i = 0; s->host.estate == NULL && i < 2; i++) {
+        if (err == -EBUSY)
+            give_up_oldest(s, node->estate_bytes);
+        s->host.estate = estate_open(s->host.estate_mem, node->estate_bytes, node->max_clients,
+                                     node->estate_heap_bytes, &err);
+    }
+    return s->host.estate != NULL ? 0 : err;
+}
+
+static int open_directory(struct shard *s, const struct shard_options *opt)
+{
+    s->host.directory = directory_new(s->number, opt->shm->next_seq, s->host.estate);
+    if (s->host.directory == NULL)
+        return -ENOMEM;
+    if (opt->node->n_shards > 1) /* else nobody asks */
+        directory_set_filters(s->host.directory, &s->shared->names[s->number].uids,
+                              &s->shared->names[s->number].groups);
+    directory_set_reuse(s->host.directory, opt->shm->id_block_left_unix_s,
+                        (uint32_t)shard_config(s)->id_reuse_time, (int64_t)time(NULL));
+    return 0;
+}
+
 static int build(struct shard *s, const struct shard_options *opt)
 {
-    s->client_pool = pool_new("clients", sizeof(struct client), opt->max_clients);
+    s->client_pool = pool_new("clients", sizeof(struct client), opt->node->max_clients);
     s->ref_pool = pool_new("queued", sizeof(struct out_ref), 0);
-    s->host.directory = directory_new(opt->shm->shard, opt->shm->next_seq);
-    if (s->client_pool == NULL || s->ref_pool == NULL || s->host.directory == NULL)
+    if (s->client_pool == NULL || s->ref_pool == NULL)
         return -ENOMEM;
-    int err;
-    struct gatewayworker_options gw = {.host = &s->host, .internal_fd = opt->internal_fd, .seed = opt->seed};
+    int err = open_estate(s, opt->node);
+    if (err == 0)
+        err = open_directory(s, opt);
+    if (err != 0)
+        return err;
+    struct gatewayworker_options gw = {
+        .host = &s->host, .listens = opt->is_link, .internal_fd = opt->internal_fd, .seed = opt->seed};
     s->upstream = gatewayworker_new(&gw, &err);
-    return s->upstream == NULL ? err : listen_all(s, opt->listen_fds);
+    if (s->upstream == NULL)
+        return err;
+    return opt->is_edge ? listen_all(s, opt->listen_fds) : 0;
+}
+
+/* The order in which they are run: the upstream reads what other shards sent (its own hooks are there
+ * already), clients are written, then workers and other shards. */
+static void add_hooks(struct shard *s)
+{
+    loop_hook_add(s->host.loop, &s->flush_hook);
+    upstream_start(s->upstream);
+    loop_hook_add(s->host.loop, &s->finish_hook);
 }
 
 struct shard *shard_new(const struct shard_options *opt, int *ret_err)
@@ -182,44 +285,66 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
         .counters = &opt->shm->counters,
         .loop = opt->loop,
         .net = opt->net,
+        .node = opt->node,
+        .shard = opt->shm->shard,
+        .wake_always = opt->wake_always,
     };
     s->shm = opt->shm;
-    s->max_clients = opt->max_clients;
+    s->shared = opt->node->shared;
+    s->number = opt->shm->shard;
+    s->wake = opt->wake;
+    s->wake_ctx = opt->wake_ctx;
+    s->max_clients = opt->node->max_clients;
     s->write_ns = WRITE_NS_FIRST;
     s->flush_hook.run = client_flush_all;
     s->drain_task.run = drain_slice;
     s->finish_hook.run = finish_hook;
-    loop_hook_add(opt->loop, &s->flush_hook);
-    timer_set(opt->loop, &s->trim_timer, TRIM_INTERVAL_MS, on_trim);
     int err = build(s, opt);
-    loop_hook_add(opt->loop, &s->finish_hook); /* behind the upstream's, which writes to the workers */
     if (err != 0) {
         shard_free(s);
         *ret_err = err;
         return NULL;
     }
+    timer_set(opt->loop, &s->trim_timer, TRIM_INTERVAL_MS, on_trim);
+    timer_set(opt->loop, &s->second_timer, 1000, on_second);
+    add_hooks(s);
+    set_phase(s, NODE_UP);
     return s;
+}
+
+void shard_cut(struct shard *s)
+{
+    close_listeners(s);
+    while (s->n_clients > 0)
+        client_destroy(s->clients[s->n_clients - 1], CLOSE_shutdown, true);
 }
 
 void shard_free(struct shard *s)
 {
     if (s == NULL)
         return;
-    close_listeners(s);
-    while (s->n_clients > 0)
-        client_destroy(s->clients[s->n_clients - 1], CLOSE_shutdown, true);
+    shard_cut(s);
     upstream_free(s->upstream);
     timer_cancel(s->host.loop, &s->trim_timer);
+    timer_cancel(s->host.loop, &s->second_timer);
     loop_task_remove(s->host.loop, &s->drain_task);
     loop_hook_remove(s->host.loop, &s->flush_hook);
     loop_hook_remove(s->host.loop, &s->finish_hook);
     directory_free(s->host.directory);
+    estate_close(s->host.estate);
     pool_free(s->client_pool);
     pool_free(s->ref_pool);
     free(s->listeners);
     free(s->clients);
     free(s->dirty);
     free(s);
+}
+
+struct net_listener *shard_listener(struct shard *s, unsigned i)
+{
+    if (i == SHARD_INTERNAL)
+        return upstream_listener(s->upstream);
+    return i < s->n_listeners ? &s->listeners[i].listener : NULL;
 }
 
 struct directory *shard_directory(struct shard *s)
@@ -241,7 +366,7 @@ const char *shard_check(const struct shard *s)
         announced += c->announced;
         queued += c->out_bytes;
         held += c->in != NULL ? c->in->held : 0;
-        if (c->position != i)
+        if (c->up.host_position != i)
             return "a client's position is not its own";
         if (c->dirty_position != 0 && s->dirty[c->dirty_position - 1] != c)
             return "a client's place in the dirty list is not its own";

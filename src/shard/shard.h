@@ -13,28 +13,41 @@
 struct directory;
 struct loop;
 struct net;
+struct net_listener;
 struct shard;
 
 struct shard_options {
     const struct config *config;
+    const struct node *node; /* the shards that it is one of; its number is shm->shard */
     struct loop *loop;
     struct net *net;
     struct shard_shm *shm; /* counters, sequence of ids, state */
+    bool is_edge, is_link; /* roles: takes clients, takes internal connections */
     const int *listen_fds; /* one per config->listen; NULL: listen through the net itself */
     int internal_fd;       /* -1: likewise */
-    uint32_t max_clients;  /* client connections at the same time */
     uint64_t seed;
+    /* Another shard sleeps and has something to read. */
+    void (*wake)(void *ctx, unsigned shard);
+    void *wake_ctx;
+    bool wake_always; /* mesh_options.wake_always: for simulation */
 };
 
 /* NULL and *ret_err = -errno: a listener could not be had, or no memory. */
 struct shard *shard_new(const struct shard_options *opt, int *ret_err);
 /* Ends every connection at once and frees all. */
 void shard_free(struct shard *s);
+/* The listener of config->listen[i]; SHARD_INTERNAL: of internal connections. NULL: it has none. */
+#define SHARD_INTERNAL 0xff
+struct net_listener *shard_listener(struct shard *s, unsigned i);
 
 /* Take no new clients, close those that are there (1001) in slices, tell their workers. */
 void shard_drain(struct shard *s);
-/* After shard_drain: nothing is left to do (no client, nothing waiting for a worker that is there). */
+/* After shard_drain: nothing is left to do (no client, nothing waiting for a worker that is there; when the
+ * whole node drains, the other shards' workers have been served too). */
 bool shard_is_drained(const struct shard *s);
+
+/* The drain has taken too long: the connections that are left end now. */
+void shard_cut(struct shard *s);
 
 struct directory *shard_directory(struct shard *s);
 uint32_t shard_connections(const struct shard *s); /* client connections open, being closed included */

@@ -8,19 +8,20 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "base/hash.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "common/shard_plan.h"
 #include "loop/loop.h"
 #include "net/net.h"
 #include "net/net_epoll.h"
+#include "ring/ring_bell.h"
+#include "shard/handoff.h"
 
-/* Descriptors that are not for clients: listeners, registers, logs, epoll, and a share for workers. */
-#define FD_RESERVE 256
+/* After drain_timeout: how long the workers get to hear of the clients that were cut. */
+#define CUT_MS 2000
 
 struct process {
     struct loop *loop;
@@ -30,28 +31,42 @@ struct process {
     const struct config *cfg;
     int signal_fd;
     struct net_watch signals;
-    struct timer drain_deadline;
+    const struct node *node;
+    struct handoff *handoff; /* NULL: one shard */
+    struct net_watch wakes;
+    uint32_t deaths; /* of shards, as far as the handoff knows */
+    struct net_listener *listeners[CONFIG_LISTEN_MAX];
+    struct timer drain_deadline, pulse;
     struct loop_hook hook;
-    int status;
+    bool cut; /* drain_timeout is over */
 };
+
+static pid_t supervisor_pid;
 
 static void on_drain_deadline(struct timer *t)
 {
     struct process *p = CONTAINER_OF(t, struct process, drain_deadline);
+    if (p->cut) {
+        loop_stop(p->loop);
+        return;
+    }
     LOG(LOG_WARN, "drain_timeout", "clients=%u", shard_connections(p->shard));
-    loop_stop(p->loop);
+    p->cut = true;
+    shard_cut(p->shard); /* what workers are to be told of that still goes out */
+    timer_set(p->loop, t, CUT_MS, on_drain_deadline);
 }
 
 static void drain(struct process *p)
 {
-    if (timer_is_set(&p->drain_deadline)) {
-        LOG(LOG_NOTICE, "shard_stops", "reason=\"second TERM\" clients=%u", shard_connections(p->shard));
-        loop_stop(p->loop);
-        return;
-    }
+    if (getppid() != supervisor_pid)
+        NODE_STORE(p->node->shared->draining, 1); /* it is dead: all shards end */
+    if (timer_is_set(&p->drain_deadline))
+        return; /* systemd tells every process, and the supervisor tells us too; INT ends at once */
     LOG(LOG_NOTICE, "shard_drains", "clients=%u limit_s=%llu", shard_connections(p->shard),
         (unsigned long long)p->cfg->gateway.drain_timeout);
     shard_drain(p->shard);
+    if (p->handoff != NULL)
+        handoff_look(p->handoff);
     timer_set(p->loop, &p->drain_deadline, p->cfg->gateway.drain_timeout * 1000, on_drain_deadline);
 }
 
@@ -79,6 +94,7 @@ static bool end_of_turn(struct loop_hook *hook)
     loop_stats_get(p->loop, &stats);
     __atomic_store_n(&p->shm->turns, stats.turns, __ATOMIC_RELAXED);
     __atomic_store_n(&p->shm->turn_longest_ns, stats.turn_ns_longest, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->shm->turn_cpu_longest_ns, stats.turn_cpu_ns_longest, __ATOMIC_RELAXED);
     if (shard_is_drained(p->shard))
         loop_stop(p->loop);
     return false;
@@ -99,17 +115,65 @@ static int watch_signals(struct process *p)
     return net_epoll_watch_add(p->net, &p->signals, p->signal_fd);
 }
 
-static uint32_t max_clients(const struct config *cfg)
+/* ---- the other shards */
+
+static void wake_shard(void *ctx, unsigned to)
 {
-    struct rlimit limit = {1024, 1024};
-    getrlimit(RLIMIT_NOFILE, &limit);
-    uint64_t by_files = limit.rlim_cur > 2 * FD_RESERVE ? limit.rlim_cur - FD_RESERVE : limit.rlim_cur / 2;
-    uint64_t wanted = cfg->gateway.max_connections;
-    if (wanted > by_files)
-        LOG(LOG_WARN, "max_connections_lowered",
-            "wanted=%llu possible=%llu hint=\"raise the file limit (ulimit -n)\"", (unsigned long long)wanted,
-            (unsigned long long)by_files);
-    return (uint32_t)(wanted == 0 || wanted > by_files ? by_files : wanted);
+    struct process *p = ctx;
+    ring_wake(p->node->wake_fds[to]);
+}
+
+/* Woken: the turn itself is what was wanted, or a shard has died. */
+static void on_wake(struct net_watch *w)
+{
+    struct process *p = CONTAINER_OF(w, struct process, wakes);
+    uint32_t deaths = NODE_LOAD(p->node->shared->deaths);
+    if (deaths == p->deaths)
+        return;
+    p->deaths = deaths;
+    handoff_look(p->handoff);
+}
+
+static uint64_t shards_with(const struct config *cfg, unsigned n,
+                            bool (*has_role)(const struct config *, unsigned))
+{
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < n; i++)
+        bits |= (uint64_t)has_role(cfg, i) << i;
+    return bits;
+}
+
+static int join_node(struct process *p, const struct shard_start *start)
+{
+    int err = 0;
+    if (p->node->n_shards == 1)
+        return 0;
+    for (unsigned i = 0; i < p->cfg->n_listeners; i++)
+        p->listeners[i] = shard_listener(p->shard, i);
+    struct handoff_options opt = {
+        .me = start->shard,
+        .node = p->node,
+        .edges = shards_with(p->cfg, p->node->n_shards, config_shard_is_edge),
+        .links = shards_with(p->cfg, p->node->n_shards, config_shard_is_link),
+        .loop = p->loop,
+        .net = p->net,
+        .counters = &p->shm->counters,
+        .clients = start->listen_fds != NULL ? p->listeners : NULL,
+        .n_clients = start->listen_fds != NULL ? p->cfg->n_listeners : 0,
+        .internal = shard_listener(p->shard, SHARD_INTERNAL),
+    };
+    p->handoff = handoff_new(&opt, &err);
+    if (p->handoff == NULL)
+        return err;
+    p->wakes.readable = on_wake;
+    return net_epoll_watch_add_edge(p->net, &p->wakes, p->node->wake_fds[start->shard]);
+}
+
+/* The supervisor looks whether turns are taken: one at least every so often, also when nothing happens. */
+static void on_pulse(struct timer *t)
+{
+    struct process *p = CONTAINER_OF(t, struct process, pulse);
+    timer_set(p->loop, t, p->cfg->gateway.stuck_timeout * 1000 / 4, on_pulse);
 }
 
 static int open_shard(struct process *p, const struct shard_start *start)
@@ -128,23 +192,32 @@ static int open_shard(struct process *p, const struct shard_start *start)
         seed = (uint64_t)getpid();
     struct shard_options opt = {
         .config = start->cfg,
+        .node = start->node,
         .loop = p->loop,
         .net = p->net,
         .shm = start->shm,
+        .is_edge = start->listen_fds != NULL,
+        .is_link = start->internal_fd >= 0,
         .listen_fds = start->listen_fds,
         .internal_fd = start->internal_fd,
-        .max_clients = max_clients(start->cfg),
         .seed = seed,
+        .wake = wake_shard,
+        .wake_ctx = p,
     };
     p->shard = shard_new(&opt, &err);
-    return p->shard != NULL ? 0 : err;
+    return p->shard != NULL ? join_node(p, start) : err;
 }
 
 static void close_shard(struct process *p)
 {
-    if (p->loop != NULL)
+    if (p->loop != NULL) {
         timer_cancel(p->loop, &p->drain_deadline);
+        timer_cancel(p->loop, &p->pulse);
+    }
+    handoff_free(p->handoff);
     shard_free(p->shard);
+    if (p->net != NULL && p->wakes.handle != 0)
+        net_epoll_watch_remove(p->net, &p->wakes);
     if (p->net != NULL && p->signals.handle != 0)
         net_epoll_watch_remove(p->net, &p->signals);
     if (p->signal_fd >= 0)
@@ -157,8 +230,8 @@ static void close_shard(struct process *p)
 
 int shard_main(const struct shard_start *start)
 {
-    struct process p = {.cfg = start->cfg, .shm = start->shm, .signal_fd = -1};
-    hash_init();
+    struct process p = {.cfg = start->cfg, .shm = start->shm, .node = start->node, .signal_fd = -1};
+    supervisor_pid = getppid();
     counters_clear_gauges(&start->shm->counters);
     int err = open_shard(&p, start);
     if (err != 0) {
@@ -168,6 +241,8 @@ int shard_main(const struct shard_start *start)
     }
     p.hook.run = end_of_turn;
     loop_hook_add(p.loop, &p.hook);
+    if (p.cfg->gateway.stuck_timeout > 0)
+        on_pulse(&p.pulse);
     shard_shm_set_state(start->shm, SHARD_STATE_RUNNING);
     LOG(LOG_NOTICE, "shard_runs", "listeners=%u", start->cfg->n_listeners);
     loop_run(p.loop);

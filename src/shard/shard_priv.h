@@ -60,15 +60,14 @@ struct client {
     bool close_received : 1; /* websocket: the peer's close frame came */
     bool deaf : 1;           /* what it sends is not looked at any more */
     bool fin_sent : 1;
-    bool broken : 1; /* a write failed: the timer ends it */
+    bool broken : 1;      /* a write failed: the timer ends it */
+    int16_t silent_beats; /* as PHP's pingNotResponseCount */
     /* The rest. */
     struct upstream_client up;
     struct client_in *in;
-    struct timer timer;   /* the next deadline of whatever kind */
-    uint32_t position;    /* in shard->clients */
-    uint32_t since_ms;    /* begin of the state */
-    uint32_t beat_ms;     /* last heartbeat */
-    int16_t silent_beats; /* as PHP's pingNotResponseCount */
+    struct timer timer; /* the next deadline of whatever kind */
+    uint32_t since_ms;  /* begin of the state */
+    uint32_t beat_ms;   /* last heartbeat */
 };
 
 struct shard_listener {
@@ -81,6 +80,10 @@ struct shard {
     struct upstream_host host; /* config, counters, loop, net, directory stand there */
     struct upstream *upstream;
     struct shard_shm *shm;
+    struct node_shared *shared;
+    unsigned number;
+    void (*wake)(void *ctx, unsigned shard);
+    void *wake_ctx;
     struct shard_listener *listeners;
     unsigned n_listeners;
     struct pool *client_pool, *ref_pool;
@@ -96,7 +99,7 @@ struct shard {
     uint32_t drain_next; /* clients below it are still to be closed */
     bool draining;
     bool finishing; /* no client is left: workers are being told goodbye */
-    struct timer trim_timer;
+    struct timer trim_timer, second_timer;
     uint32_t trim_peak; /* most clients since memory was last given back */
 };
 
@@ -115,6 +118,11 @@ static inline const struct config_gateway *shard_config(const struct shard *s)
 static inline void shard_count(struct shard *s, enum counter_id id, uint64_t n)
 {
     counter_add(s->host.counters, id, n);
+}
+/* What the other shards see of us. */
+static inline struct node_shard *shard_published(struct shard *s)
+{
+    return &s->shared->shards[s->number];
 }
 static inline uint32_t shard_now_ms(const struct shard *s)
 {
@@ -154,7 +162,7 @@ void client_mark_dirty(struct client *c);
 /* Throw away what is queued and leave the dirty list. */
 void client_out_clear(struct client *c);
 bool client_flush_all(struct loop_hook *hook);
-unsigned client_room(struct upstream_host *h);
+unsigned client_room(struct upstream_host *h, bool to_many);
 void client_send(struct upstream_client *c, struct upstream_message *m);
 
 /* ---- client_deadline.c */

@@ -1,28 +1,35 @@
 // SPDX-License-Identifier: MIT
 #include "sim/checker.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "session/directory.h"
+#include "shard/shard.h"
 #include "sim/sim_client.h"
 #include "sim/sim_link.h"
 #include "sim/sim_message.h"
 
+/* Over all shards; what they counted outlives them. */
 static uint64_t count_of(const struct world *w, enum counter_id id)
 {
-    return counter_get(&w->gateway.shm.counters, id);
+    uint64_t n = 0;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        n += counter_get(&w->node.shards[i].shm.counters, id);
+    return n;
 }
 
 static uint64_t drops_of(const struct world *w, enum drop_reason reason)
 {
-    return counter_drop_get(&w->gateway.shm.counters, reason);
+    return count_of(w, (enum counter_id)(COUNTER_DROP_FIRST + (unsigned)reason));
 }
 
 static uint64_t closes_of(const struct world *w, enum close_reason reason)
 {
-    return counter_close_get(&w->gateway.shm.counters, reason);
+    return count_of(w, (enum counter_id)(COUNTER_CLOSE_FIRST + (unsigned)reason));
 }
 
 static uint64_t closes_total(const struct world *w)
@@ -35,8 +42,24 @@ static uint64_t closes_total(const struct world *w)
 
 bool checker_is_online(const struct sim_client *c)
 {
-    struct shard *s = c->w->gateway.shard;
-    return c->id != 0 && s != NULL && directory_find(shard_directory(s), c->id) != NULL;
+    const struct sim_shard *s = sim_node_shard_of(c->w, c->id);
+    return s != NULL && s->shard != NULL && directory_find(shard_directory(s->shard), c->id) != NULL;
+}
+
+/* Its shard has died since it came: not all that it sent, nor that it was there, need be known. */
+static bool has_lost_shard(const struct sim_client *c)
+{
+    const struct sim_shard *s = sim_node_shard_of(c->w, c->id);
+    bool died = c->bereft;
+    for (unsigned i = 0; i < c->w->node.n_shards; i++)
+        if (s == NULL || s->index == i) /* no worker has heard of it: any could have been its own */
+            died = died || c->w->node.shards[i].died_ns[0] > c->since_ns;
+    return died;
+}
+
+uint64_t checker_partial_answers(const struct world *w)
+{
+    return count_of(w, COUNTER_queries_partial);
 }
 
 struct sim_client *checker_client_by_id(const struct world *w, uint32_t id)
@@ -104,6 +127,19 @@ static void event_ws_connect(struct world *w, struct sim_client *c, struct sim_t
     t->ws_connect = true;
 }
 
+/* What ON_CLOSE says is what it had then: nothing older than what a question has shown. */
+static void check_last_session(struct world *w, const struct sim_client *c, struct slice session)
+{
+    char text[SIM_SESSION_SIZE];
+    for (uint32_t i = c->sessions_seen; i < c->n_sessions; i++) {
+        sim_session_text(c->sessions[i], text);
+        if (slice_eq_str(session, text))
+            return;
+    }
+    world_fail(w, "client %u: ON_CLOSE with session %.*s, which is not its last", c->index, (int)session.len,
+               (const char *)session.data);
+}
+
 static struct sim_client *client_of_event(struct world *w, const struct gw_packet *p)
 {
     unsigned index = p->client_ip - SIM_CLIENT_NET;
@@ -169,6 +205,7 @@ void checker_event(struct world *w, struct sim_link *l, const struct gw_packet *
     default:
         w->told_close++;
         t->close = true;
+        check_last_session(w, c, p->ext);
         if (++c->n_close > 1)
             world_fail(w, "client %u: a second ON_CLOSE", c->index);
     }
@@ -224,25 +261,31 @@ void checker_refusal(struct world *w, const struct sim_client *c)
 
 void checker_link_closed(struct world *w, const struct sim_link *l, int err)
 {
-    bool expected = l->fin_sent || l->wrong || w->draining || w->gateway.shard == NULL;
+    bool expected = l->fin_sent || l->wrong || l->bereft || w->draining || !sim_node_is_running(w);
     if (w->strict && !expected)
         world_fail(w, "link %u was closed by the gateway (error %d)", l->index, err);
 }
 
 /* ---- between steps */
 
+static void check_shard(struct world *w, const struct sim_shard *s)
+{
+    const char *why = shard_check(s->shard);
+    if (why != NULL)
+        world_fail(w, "shard_check of shard %u: %s", s->index, why);
+    uint64_t open = counter_get(&s->shm.counters, COUNTER_client_accepted) - s->lost;
+    for (unsigned i = 0; i < CLOSE_REASON_N; i++)
+        open -= counter_close_get(&s->shm.counters, (enum close_reason)i);
+    if (open > shard_connections(s->shard) || open < directory_count(shard_directory(s->shard)))
+        world_fail(w, "shard %u: %llu accepted and not closed, %u connections", s->index,
+                   (unsigned long long)open, shard_connections(s->shard));
+}
+
 void checker_running(struct world *w)
 {
-    const char *why = w->gateway.shard != NULL ? shard_check(w->gateway.shard) : NULL;
-    if (why != NULL)
-        world_fail(w, "shard_check: %s", why);
-    if (w->gateway.shard == NULL)
-        return;
-    uint64_t open = count_of(w, COUNTER_client_accepted) - closes_total(w);
-    if (open > shard_connections(w->gateway.shard) ||
-        open < directory_count(shard_directory(w->gateway.shard)))
-        world_fail(w, "%llu accepted and not closed, %u connections", (unsigned long long)open,
-                   shard_connections(w->gateway.shard));
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        if (w->node.shards[i].shard != NULL)
+            check_shard(w, &w->node.shards[i]);
 }
 
 /* It has been here all the time, reads, and nothing has begun to end it. */
@@ -268,9 +311,141 @@ static uint64_t missing_of(struct world *w, const struct sim_link *l, const stru
     return missing;
 }
 
+/* A link that died has lost an end of what it had said, and nothing between. */
+static void check_prefix(struct world *w, const struct sim_link *l, const struct sim_client *c)
+{
+    uint32_t missing = UINT32_MAX;
+    for (uint32_t n = 0; n < l->n_sends; n++) {
+        const struct sim_send *s = &l->sends[n];
+        if (!sim_set_has(&s->must, c->index))
+            continue;
+        if (!sim_set_has(&s->got, c->index))
+            missing = missing == UINT32_MAX ? n : missing;
+        else if (missing != UINT32_MAX)
+            world_fail(w, "client %u has got %u of link %u, which died, but not %u", c->index, n, l->index,
+                       missing);
+    }
+}
+
+/* ---- what the shards show each other */
+
+static uint32_t bound_to_workers(const struct node_shared *shared, unsigned shard)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; i < NODE_WORKERS_MAX; i++)
+        n += NODE_LOAD(shared->workers[i].clients[shard]);
+    return n;
+}
+
+static void check_filters(struct world *w, const struct sim_shard *s)
+{
+    char name[SIM_NAME_SIZE];
+    const struct directory *d = shard_directory(s->shard);
+    if (w->node.node.n_shards == 1)
+        return; /* nobody asks, so there is none */
+    for (unsigned i = 0; i < w->n_links * 2 * SIM_NAMES; i++) {
+        bool uid = i % 2 == 0;
+        sim_link_name(w->links[i / (2 * SIM_NAMES)], uid ? 'u' : 'g', i / 2 % SIM_NAMES, name);
+        size_t len = strlen(name);
+        uint32_t has = uid ? directory_uid_count(d, name, len) : directory_group_count(d, name, len);
+        const struct name_filter *f =
+            uid ? &w->node.node.shared->names[s->index].uids : &w->node.node.shared->names[s->index].groups;
+        if (has > 0 && !name_filter_may_have(f, hash_bytes(name, len)))
+            world_fail(w, "shard %u has %s, and its filter says no", s->index, name);
+    }
+}
+
+static void check_shared(struct world *w, const struct sim_shard *s)
+{
+    const struct node_shared *shared = w->node.node.shared;
+    const struct node_shard *figures = &shared->shards[s->index];
+    if (s->shard == NULL) {
+        world_fail(w, "shard %u has not come back", s->index);
+        return;
+    }
+    uint32_t members = directory_count(shard_directory(s->shard)), bound = bound_to_workers(shared, s->index);
+    if (NODE_LOAD(figures->members) != members || NODE_LOAD(figures->clients) != shard_connections(s->shard))
+        world_fail(w, "shard %u shows %u members of %u, %u clients of %u", s->index,
+                   NODE_LOAD(figures->members), members, NODE_LOAD(figures->clients),
+                   shard_connections(s->shard));
+    if (w->strict && w->node.n_shards > 1 && bound != members)
+        world_fail(w, "shard %u: %u clients, %u are bound to workers", s->index, members, bound);
+    check_filters(w, s);
+}
+
+/* The gateway has ended connections only where it says why. */
+static void check_closed(struct world *w)
+{
+    uint64_t closed = 0;
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        const struct sim_client *c = w->clients[i];
+        if (c->bereft && c->state != SIM_CLIENT_GONE)
+            world_fail(w, "client %u still has its connection to a shard that died", i);
+        closed += c->other_left && !c->left && !c->bereft;
+    }
+    uint64_t why = closes_total(w) - closes_of(w, CLOSE_peer) - closes_of(w, CLOSE_peer_close_frame) -
+                   closes_of(w, CLOSE_reset) + count_of(w, COUNTER_client_refused);
+    if (closed > why)
+        world_fail(w, "%llu connections of clients were closed, %llu for a reason",
+                   (unsigned long long)closed, (unsigned long long)why);
+}
+
+/* ---- the choice of a worker */
+
+/* As the gateway makes it. */
+static uint64_t hash_of_worker(const struct sim_link *l)
+{
+    char key[64];
+    int n = snprintf(key, sizeof key, "127.0.0.1:w%u", l->key);
+    return hash_bytes(key, (size_t)n);
+}
+
+static uint32_t load_of(const struct world *w, const struct node_worker *worker)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        n += NODE_LOAD(worker->clients[i]);
+    return n;
+}
+
+void checker_load(const struct world *w, struct sim_load *ret)
+{
+    const struct node_worker *workers = w->node.node.shared->workers;
+    *ret = (struct sim_load){.least = UINT32_MAX};
+    for (unsigned k = 0; k < w->n_links; k++) {
+        const struct sim_link *l = w->links[k];
+        ret->of[k] = UINT32_MAX;
+        for (unsigned i = 0; i < NODE_WORKERS_MAX && l->is_worker && sim_link_is_usable(l); i++)
+            if (workers[i].hash == hash_of_worker(l))
+                ret->of[k] = load_of(w, &workers[i]);
+        if (ret->of[k] != UINT32_MAX)
+            ret->sum += ret->of[k];
+        if (ret->of[k] < ret->least)
+            ret->least = ret->of[k];
+    }
+}
+
+void checker_chosen(struct world *w, const struct sim_client *c, const struct sim_load *before)
+{
+    struct sim_load now;
+    checker_load(w, &now);
+    if (now.sum != before->sum + 1)
+        return; /* others have come or gone */
+    for (unsigned k = 0; k < w->n_links; k++)
+        if (c->told[k] != NULL && before->of[k] != before->least)
+            world_fail(w, "client %u: its worker (link %u) had %u clients, another one %u", c->index, k,
+                       before->of[k], before->least);
+}
+
+/* ---- when all is quiet */
+
 void checker_settled(struct world *w)
 {
     uint64_t missing = 0;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        check_shared(w, &w->node.shards[i]);
+    if (w->strict)
+        check_closed(w);
     uint64_t dropped = drops_of(w, DROP_slow_reader_newest) + drops_of(w, DROP_slow_reader_oldest);
     for (unsigned i = 0; i < w->n_clients; i++) {
         const struct sim_client *c = w->clients[i];
@@ -282,12 +457,16 @@ void checker_settled(struct world *w)
         for (unsigned k = 0; k < w->n_links; k++)
             if (sim_link_is_sure(w->links[k]))
                 missing += missing_of(w, w->links[k], c);
+            else if (dropped == 0)
+                check_prefix(w, w->links[k], c);
     }
     if (missing > dropped)
         world_fail(w, "%llu messages did not come, %llu were dropped", (unsigned long long)missing,
                    (unsigned long long)dropped);
     for (unsigned k = 0; k < w->n_links; k++)
-        if (w->links[k]->first != NULL && sim_link_is_usable(w->links[k]))
+        /* One whose shard died may not have heard of that: the network can lose it. */
+        if (w->links[k]->first != NULL && sim_link_is_usable(w->links[k]) &&
+            !(w->links[k]->bereft && !w->strict))
             world_fail(w, "link %u: a question was not answered", k);
 }
 
@@ -339,11 +518,20 @@ static bool all_came(struct world *w, const struct sim_client *c)
     return c->n_got == c->n_sent;
 }
 
+/* What was said to have been told, or was waiting to be, is lost in part. */
+static bool is_lossy(const struct world *w)
+{
+    return w->lossy || count_of(w, COUNTER_clients_given_up) > 0;
+}
+
 static void check_client_strictly(struct world *w, const struct sim_client *c)
 {
     if (c->id == 0)
         return;
-    if (c->n_connect != 1 || c->n_close != 1)
+    /* Of a dead shard's client it may have been told nothing but what others had to say of it. */
+    bool both = c->n_connect == 1 && c->n_close == 1;
+    bool neither = c->n_connect == 0 && c->n_close == 0 && has_lost_shard(c);
+    if (!both && !neither && !is_lossy(w))
         world_fail(w, "client %u (%u): %u ON_CONNECT, %u ON_CLOSE", c->index, c->id, c->n_connect,
                    c->n_close);
 }
@@ -365,9 +553,11 @@ static void check_messages_strictly(struct world *w)
     for (unsigned i = 0; i < w->n_clients; i++) {
         const struct sim_client *c = w->clients[i];
         hard += c->hard;
+        check_client_strictly(w, c);
+        if (has_lost_shard(c) || is_lossy(w))
+            continue;
         if (!c->hard && c->state != SIM_CLIENT_CONNECTING && !all_came(w, c))
             incomplete += !c->ended_by_command;
-        check_client_strictly(w, c);
     }
     uint64_t never = drops_of(w, DROP_no_worker);
     uint64_t reset = closes_of(w, CLOSE_reset);
@@ -377,6 +567,8 @@ static void check_messages_strictly(struct world *w)
     if (incomplete > excused)
         world_fail(w, "%llu clients' messages did not all come, %llu are explained",
                    (unsigned long long)incomplete, (unsigned long long)excused);
+    if (w->node.deaths > 0)
+        return; /* what died with a shard was counted by it */
     uint64_t in = count_of(w, COUNTER_client_messages_in);
     if (in != w->told_message + never)
         world_fail(w, "%llu messages in, %llu told, %llu dropped", (unsigned long long)in,
@@ -385,6 +577,26 @@ static void check_messages_strictly(struct world *w)
     check_told(w, COUNTER_event_websocket_connect, w->told_ws_connect);
     check_told(w, COUNTER_event_message, w->told_message);
     check_told(w, COUNTER_event_close, w->told_close);
+}
+
+/* With nobody there the shards show nothing. */
+static void check_shared_is_empty(struct world *w, const struct sim_shard *s)
+{
+    char name[SIM_NAME_SIZE];
+    const struct node_shared *shared = w->node.node.shared;
+    const struct node_shard *figures = &shared->shards[s->index];
+    uint32_t bound = bound_to_workers(shared, s->index), names = 0;
+    for (unsigned i = 0; i < w->n_links * SIM_NAMES; i++) {
+        const struct sim_link *l = w->links[i / SIM_NAMES];
+        sim_link_name(l, 'u', i % SIM_NAMES, name);
+        names += name_filter_may_have(&shared->names[s->index].uids, hash_bytes(name, strlen(name)));
+        sim_link_name(l, 'g', i % SIM_NAMES, name);
+        names += name_filter_may_have(&shared->names[s->index].groups, hash_bytes(name, strlen(name)));
+    }
+    if (NODE_LOAD(figures->members) + NODE_LOAD(figures->clients) + bound + names != 0)
+        world_fail(w,
+                   "shard %u shows %u members, %u clients, %u bound to workers, %u names, with nobody there",
+                   s->index, NODE_LOAD(figures->members), NODE_LOAD(figures->clients), bound, names);
 }
 
 static void check_gauge(struct world *w, enum counter_id id)
@@ -398,9 +610,12 @@ void checker_ended(struct world *w)
 {
     if (w->failed)
         return;
-    if (count_of(w, COUNTER_client_accepted) != closes_total(w))
-        world_fail(w, "%llu accepted, %llu closed", (unsigned long long)count_of(w, COUNTER_client_accepted),
-                   (unsigned long long)closes_total(w));
+    uint64_t accepted = count_of(w, COUNTER_client_accepted), lost = 0;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        lost += w->node.shards[i].lost;
+    if (accepted != closes_total(w) + lost)
+        world_fail(w, "%llu accepted, %llu closed, %llu ended with their shard", (unsigned long long)accepted,
+                   (unsigned long long)closes_total(w), (unsigned long long)lost);
     check_gauge(w, COUNTER_clients);
     check_gauge(w, COUNTER_uids);
     check_gauge(w, COUNTER_groups);
@@ -409,6 +624,8 @@ void checker_ended(struct world *w)
         check_gauge(w, COUNTER_parked_bytes);
         check_gauge(w, COUNTER_parked_clients);
     }
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        check_shared_is_empty(w, &w->node.shards[i]);
     for (unsigned i = 0; i < w->n_clients; i++)
         check_stream_parts(w, w->clients[i]);
     if (w->strict)

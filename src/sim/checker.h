@@ -20,6 +20,9 @@ struct sim_link;
 bool checker_is_online(const struct sim_client *c);
 struct sim_client *checker_client_by_id(const struct world *w, uint32_t id);
 
+/* So many answers to questions had to do without a shard that was dead or late. */
+uint64_t checker_partial_answers(const struct world *w);
+
 /* As it happens. */
 void checker_event(struct world *w, struct sim_link *l, const struct gw_packet *p);
 void checker_delivered(struct world *w, struct sim_client *c, struct slice message,
@@ -29,6 +32,15 @@ void checker_link_closed(struct world *w, const struct sim_link *l, int err);
 
 /* Between steps. */
 void checker_running(struct world *w);
+/* How many clients each worker has, by the link (UINT32_MAX: it is none), as the shards show it. */
+struct sim_load {
+    uint32_t of[WORLD_LINKS_MAX], least;
+    uint64_t sum;
+};
+void checker_load(const struct world *w, struct sim_load *ret);
+/* c has come since, and a worker was told: it was one that had the least. */
+void checker_chosen(struct world *w, const struct sim_client *c, const struct sim_load *before);
+
 /* Everybody has read what there was to read: what was sent has come. */
 void checker_settled(struct world *w);
 /* Every client is gone, a worker is there, the shard still runs: all events have come, the gauges are down.

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "session/directory.h"
+#include "shard/shard.h"
 #include "sim/checker.h"
 #include "sim/sim_client.h"
 #include "sim/sim_link.h"
@@ -45,6 +45,12 @@ static bool has_worker(const struct world *w, unsigned key)
         if (w->links[i]->is_worker && w->links[i]->key == key && w->links[i]->state != SIM_LINK_GONE)
             return true;
     return false;
+}
+
+static struct sim_shard *pick_shard(struct world *w)
+{
+    struct sim_shard *s = &w->node.shards[world_draw(w, w->node.n_shards)];
+    return s->shard != NULL ? s : NULL;
 }
 
 static uint32_t draw_len(struct world *w)
@@ -216,8 +222,9 @@ static void act_intruder(struct world *w)
 
 static void act_freeze(struct world *w)
 {
-    struct net *of[] = {w->gateway.host.net, w->client_host.net, w->link_host.net};
-    unsigned who = (unsigned)world_draw(w, 3);
+    struct sim_shard *s = pick_shard(w);
+    struct net *of[] = {w->client_host.net, w->link_host.net, s != NULL ? s->host.net : NULL};
+    unsigned who = (unsigned)world_draw(w, s != NULL ? 3 : 2);
     uint64_t ms = world_between(w, 1, 500);
     world_trace(w, "host %u stands still for %llu ms", who, (unsigned long long)ms);
     sim_net_node_freeze(of[who], ms * WORLD_MS);
@@ -225,8 +232,35 @@ static void act_freeze(struct world *w)
 
 static void act_no_descriptors(struct world *w)
 {
-    world_trace(w, "accept fails");
-    sim_net_node_fail_accepts(w->gateway.host.net, 1 + (unsigned)world_draw(w, 3), EMFILE);
+    struct sim_shard *s = pick_shard(w);
+    if (s == NULL)
+        return;
+    world_trace(w, "accept fails on shard %u", s->index);
+    sim_net_node_fail_accepts(s->host.net, 1 + (unsigned)world_draw(w, 3), EMFILE);
+}
+
+static void kill_some(struct world *w, unsigned shard)
+{
+    if (w->node.deaths_left == 0 || (sim_node_has_enough(w, shard) && !world_chance(w, 5)))
+        return;
+    if (world_chance(w, 50))
+        sim_node_kill(w, shard);
+    else
+        sim_node_kill_within(w, shard, 1 + (unsigned)world_draw(w, world_chance(w, 50) ? 20 : 500));
+}
+
+static void act_death(struct world *w)
+{
+    struct sim_shard *s = pick_shard(w);
+    if (s == NULL || w->node.deaths_left == 0)
+        return;
+    w->node.dies_on_start = world_chance(w, 15);
+    kill_some(w, s->index);
+    if (!world_chance(w, 20))
+        return;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        if (world_chance(w, 40))
+            kill_some(w, i);
 }
 
 static void act_wait(struct world *w)
@@ -242,6 +276,7 @@ static const struct {
     {act_client_end, 8}, {act_worker, 5}, {act_worker_leave, 2},   {act_slow_worker, 3},
     {act_commands, 22},  {act_ask, 10},   {act_gateway_client, 2}, {act_short_client, 2},
     {act_intruder, 1},   {act_freeze, 1}, {act_no_descriptors, 1}, {act_wait, 3},
+    {act_death, 4},
 };
 
 static void act(struct world *w)
@@ -269,12 +304,27 @@ static void begin(struct world *w)
     world_run(w, world_draw(w, 100) * WORLD_MS);
 }
 
+/* Workers whose shard died connect again. */
+static void come_back(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_links && w->n_links < WORLD_LINKS_MAX - 4; i++) {
+        struct sim_link *l = w->links[i];
+        if (!l->bereft || l->succeeded || !l->is_worker || l->wrong || l->state != SIM_LINK_GONE ||
+            l->fin_wanted || !world_chance(w, 20))
+            continue;
+        l->succeeded = true;
+        if (!has_worker(w, l->key))
+            sim_worker_new(w, l->key);
+    }
+}
+
 static void play(struct world *w)
 {
     uint64_t n = world_between(w, 50, 300);
     uint64_t pace_ms = 1 + world_draw(w, 60);
     for (uint64_t i = 0; i < n && !w->failed; i++) {
         act(w);
+        come_back(w);
         if (world_chance(w, 60))
             world_run(w, world_draw(w, pace_ms * WORLD_MS));
         if (i % 16 == 0)
@@ -299,9 +349,25 @@ static uint64_t bytes_read(struct world *w)
     return clients.read_bytes + links.read_bytes;
 }
 
+/* Clients that come one after another go to the worker with the least. */
+static void try_the_choice(struct world *w)
+{
+    struct sim_client_plan plan = {.protocol = PROTOCOL_TEXT};
+    for (unsigned i = 0; i < 3 && !w->failed && w->n_clients < WORLD_CLIENTS_MAX; i++) {
+        struct sim_load before;
+        checker_load(w, &before);
+        struct sim_client *c = sim_client_new(w, &plan);
+        world_run(w, WORLD_S);
+        checker_chosen(w, c, &before);
+    }
+}
+
 static void settle(struct world *w)
 {
     everybody_reads(w);
+    sim_node_calm(w);
+    if (w->node.deaths > 0)
+        world_run(w, 2 * WORLD_S); /* until all have heard of the last death */
     bool some = false;
     for (unsigned i = 0; i < w->n_links; i++)
         some = some || (w->links[i]->is_worker && sim_link_is_usable(w->links[i]));
@@ -315,16 +381,27 @@ static void settle(struct world *w)
     } while (bytes_read(w) - before > 20000 && ++rounds < 20);
     checker_running(w);
     checker_settled(w);
+    if (w->config.gateway.router == ROUTER_LEAST_CONNECTIONS && w->strict)
+        try_the_choice(w);
 }
 
 static bool is_empty(struct world *w)
 {
-    return shard_connections(w->gateway.shard) == 0;
+    return sim_node_connections(w) == 0;
 }
 
 static bool is_drained(struct world *w)
 {
-    return shard_is_drained(w->gateway.shard);
+    bool all = true;
+    for (unsigned i = 0; i < w->node.n_shards; i++) {
+        if (w->node.shards[i].shard == NULL)
+            continue;
+        if (shard_is_drained(w->node.shards[i].shard))
+            sim_node_stop(w, i); /* as its process does */
+        else
+            all = false;
+    }
+    return all;
 }
 
 static void end_clients(struct world *w)
@@ -338,31 +415,32 @@ static void drain(struct world *w)
 {
     world_trace(w, "drain");
     w->draining = true;
-    shard_drain(w->gateway.shard);
+    NODE_STORE(w->node.node.shared->draining, 1); /* the supervisor: all of them together */
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        shard_drain(w->node.shards[i].shard);
     if (!world_run_until(w, is_drained, 100 * WORLD_S))
-        world_fail(w, "not drained: %u connections", shard_connections(w->gateway.shard));
+        world_fail(w, "not drained: %u connections", sim_node_connections(w));
 }
 
 static void end(struct world *w)
 {
     uint64_t how = world_draw(w, 4);
     if (w->failed || how == 0) {
-        world_stop_shard(w);
+        sim_node_stop_all(w);
         world_run(w, 2 * WORLD_S);
         return;
     }
     if (how != 1)
         end_clients(w);
-    if (!w->failed && (how == 1 || shard_connections(w->gateway.shard) > 0)) {
+    if (!w->failed && (how == 1 || sim_node_connections(w) > 0)) {
         if (how != 1 && w->strict)
-            world_fail(w, "%u connections are left when all clients ended",
-                       shard_connections(w->gateway.shard));
+            world_fail(w, "%u connections are left when all clients ended", sim_node_connections(w));
         drain(w);
     }
     world_run(w, 10 * WORLD_S);
     checker_running(w);
     checker_ended(w);
-    world_stop_shard(w);
+    sim_node_stop_all(w);
     world_run(w, 2 * WORLD_S);
 }
 

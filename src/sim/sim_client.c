@@ -128,7 +128,7 @@ void sim_client_garbage(struct sim_client *c)
     uint8_t junk[64];
     if (!sim_client_can_send(c))
         return;
-    c->hard = true;
+    c->hard = c->left = true;
     world_trace(c->w, "client %u sends garbage", c->index);
     for (unsigned i = 0; i < sizeof junk; i++)
         junk[i] = (uint8_t)world_draw(c->w, 256);
@@ -380,6 +380,8 @@ struct sim_client *sim_client_new(struct world *w, const struct sim_client_plan 
     c->waits_for_101 = plan->waits_for_101 && plan->protocol == PROTOCOL_WEBSOCKET;
     c->owner = c->uid = -1;
     c->session_v = c->session_u = -1;
+    c->since_ns = sim_net_now_ns(w->net);
+    sim_client_session_changed(c);
     world_trace(w, "client %u connects: %s%s%s", c->index, config_protocol_name(c->protocol),
                 c->bad_handshake ? ", with a bad handshake" : "", c->silent ? ", silent" : "");
     say_hello(c);
@@ -401,7 +403,31 @@ void sim_client_free(struct sim_client *c)
     bytes_fini(&c->sent);
     bytes_fini(&c->in);
     free(c->got);
+    free(c->sessions);
     free(c);
+}
+
+void sim_client_session_changed(struct sim_client *c)
+{
+    if (c->n_sessions == c->cap_sessions) {
+        c->cap_sessions = c->cap_sessions == 0 ? 4 : c->cap_sessions * 2;
+        c->sessions = realloc(c->sessions, c->cap_sessions * sizeof *c->sessions);
+        ASSERT(c->sessions != NULL);
+    }
+    c->sessions[c->n_sessions++] = (struct sim_session){c->session_v, c->session_u};
+}
+
+void sim_session_text(struct sim_session s, char text[SIM_SESSION_SIZE])
+{
+    if (s.v >= 0 && s.u >= 0)
+        snprintf(text, SIM_SESSION_SIZE, "a:2:{s:1:\"v\";i:%lld;s:1:\"u\";i:%lld;}", (long long)s.v,
+                 (long long)s.u);
+    else if (s.v >= 0)
+        snprintf(text, SIM_SESSION_SIZE, "a:1:{s:1:\"v\";i:%lld;}", (long long)s.v);
+    else if (s.u >= 0)
+        snprintf(text, SIM_SESSION_SIZE, "a:1:{s:1:\"u\";i:%lld;}", (long long)s.u);
+    else
+        text[0] = '\0';
 }
 
 void sim_client_pause(struct sim_client *c)
@@ -427,6 +453,7 @@ void sim_client_end(struct sim_client *c, bool close_frame)
     if (c->state == SIM_CLIENT_GONE || c->fin_wanted || c->close_frame_sent)
         return;
     sim_client_resume(c); /* else it would not see the end */
+    c->left = true;
     close_frame =
         close_frame && c->protocol == PROTOCOL_WEBSOCKET && !c->bad_handshake && !c->silent && !c->hard;
     world_trace(c->w, "client %u ends with %s", c->index, close_frame ? "a close frame" : "FIN");
@@ -448,7 +475,7 @@ void sim_client_reset(struct sim_client *c)
     if (c->state == SIM_CLIENT_GONE)
         return;
     world_trace(c->w, "client %u resets", c->index);
-    c->hard = true;
+    c->hard = c->left = true;
     c->state = SIM_CLIENT_GONE;
     net_close(c->w->client_host.net, &c->conn, true);
 }

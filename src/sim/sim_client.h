@@ -19,6 +19,13 @@ struct sim_told {
     struct bytes stream; /* tcp: all that came */
 };
 
+struct sim_session {
+    int64_t v, u; /* -1: not set */
+};
+/* As PHP writes it. */
+#define SIM_SESSION_SIZE 96
+void sim_session_text(struct sim_session s, char text[SIM_SESSION_SIZE]);
+
 enum sim_client_state { SIM_CLIENT_CONNECTING, SIM_CLIENT_OPEN, SIM_CLIENT_GONE };
 
 struct sim_client {
@@ -45,8 +52,11 @@ struct sim_client {
     struct bytes in;
     bool upgraded, refused, close_frame_seen;
     uint16_t close_code;
-    int err;         /* of closed() */
-    bool other_left; /* the gateway ended the connection */
+    int err;           /* of closed() */
+    bool other_left;   /* the gateway ended the connection */
+    bool left;         /* it ended, or spoiled, the connection itself */
+    bool bereft;       /* its shard died */
+    uint64_t since_ns; /* of its connection */
 
     /* The checker's. */
     uint32_t id; /* connection_id; 0: no worker has heard of it */
@@ -60,6 +70,10 @@ struct sim_client {
     int uid;                      /* of the owner's; -1: none */
     uint32_t groups;              /* of the owner's, a bit each */
     int64_t session_v, session_u; /* -1: not set */
+    /* All sessions that it was to have, in their order; the first is the empty one. From `seen` on: one of
+     * those is what it has, or had at its end. */
+    struct sim_session *sessions;
+    uint32_t n_sessions, cap_sessions, sessions_seen;
 };
 
 #define SIM_CLIENT_NET UINT32_C(0x0a010000)
@@ -82,3 +96,6 @@ void sim_client_resume(struct sim_client *c);
 void sim_client_end(struct sim_client *c,
                     bool close_frame);       /* in order: close frame or FIN, after what was sent */
 void sim_client_reset(struct sim_client *c); /* RST */
+
+/* session_v and session_u have changed. */
+void sim_client_session_changed(struct sim_client *c);

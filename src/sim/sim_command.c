@@ -267,6 +267,7 @@ static void change_session(struct sim_link *l, struct sim_client *c)
         c->session_u = -1;
     }
     *(key == 'v' ? &c->session_v : &c->session_u) = value;
+    sim_client_session_changed(c);
     command_with(l, packet_to(c, update ? GW_CMD_UPDATE_SESSION : GW_CMD_SET_SESSION), &ext, NULL);
     bytes_fini(&ext);
 }

@@ -119,6 +119,8 @@ static void on_closed(struct net_conn *conn, int err)
     l->state = SIM_LINK_GONE;
     if (!l->fin_sent || err != 0)
         l->hard = true;
+    if (l->is_worker && err != 0 && l->bereft && l->paused)
+        l->w->lossy = true;
     checker_link_closed(l->w, l, err);
 }
 

@@ -33,6 +33,8 @@ struct sim_link {
     enum sim_link_state state;
     bool fin_wanted, fin_sent; /* leaves in order: reads to the end */
     bool hard;                 /* died otherwise: what was on its way is lost */
+    bool bereft;               /* its shard died */
+    bool succeeded;            /* the worker has connected again since */
     bool replaced;             /* there are two of its key: the gateway lets go of one */
     bool paused;
     bool wrong; /* does not know the secret, or talks nonsense: expected to be thrown out */
@@ -54,7 +56,7 @@ bool sim_link_is_usable(const struct sim_link *l);
 /* Has died, or may have, without all of its commands being run. */
 static inline bool sim_link_is_sure(const struct sim_link *l)
 {
-    return !l->hard && !l->wrong && !l->replaced;
+    return !l->hard && !l->wrong && !l->replaced && !l->bereft;
 }
 
 void sim_link_command(struct sim_link *l, const struct gw_packet *p);

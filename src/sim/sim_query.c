@@ -11,8 +11,6 @@
 #include "sim/sim_client.h"
 #include "sim/sim_link.h"
 
-#define SESSION_SIZE 96
-
 struct sim_query {
     struct sim_query *next;
     uint8_t cmd;
@@ -20,30 +18,19 @@ struct sim_query {
     unsigned name;             /* of the link's uids or groups */
     unsigned strangers;        /* names asked for that nobody has: they make the question long */
     bool all;                  /* everybody: also those that come meanwhile */
+    uint64_t partial;          /* answers that had to do without a shard, so far */
     /* When it was asked: */
     struct sim_set online;
     unsigned n;
     struct {
         int uid, owner;
         uint32_t groups;
-        char session[SESSION_SIZE];
+        uint32_t n_sessions;
+        char session[SIM_SESSION_SIZE];
     } of[];
 };
 
 /* ---- asking */
-
-static void session_text(const struct sim_client *c, char *buf)
-{
-    if (c->session_v >= 0 && c->session_u >= 0)
-        snprintf(buf, SESSION_SIZE, "a:2:{s:1:\"v\";i:%lld;s:1:\"u\";i:%lld;}", (long long)c->session_v,
-                 (long long)c->session_u);
-    else if (c->session_v >= 0)
-        snprintf(buf, SESSION_SIZE, "a:1:{s:1:\"v\";i:%lld;}", (long long)c->session_v);
-    else if (c->session_u >= 0)
-        snprintf(buf, SESSION_SIZE, "a:1:{s:1:\"u\";i:%lld;}", (long long)c->session_u);
-    else
-        buf[0] = '\0';
-}
 
 static struct sim_query *query_new(struct sim_link *l, uint8_t cmd)
 {
@@ -52,12 +39,14 @@ static struct sim_query *query_new(struct sim_link *l, uint8_t cmd)
     ASSERT(q != NULL);
     q->cmd = cmd;
     q->n = w->n_clients;
+    q->partial = checker_partial_answers(w);
     for (unsigned i = 0; i < q->n; i++) {
         const struct sim_client *c = w->clients[i];
         q->of[i].uid = c->uid;
         q->of[i].owner = c->owner;
         q->of[i].groups = c->groups;
-        session_text(c, q->of[i].session);
+        q->of[i].n_sessions = c->n_sessions;
+        sim_session_text(c->sessions[c->n_sessions - 1], q->of[i].session);
         if (checker_is_online(c))
             sim_set_add(&q->online, i);
     }
@@ -192,10 +181,18 @@ static struct sim_client *told_id(struct answer *a, int64_t id,
     return c->index < a->q->n ? c : NULL;
 }
 
+/* A shard that was dead or late may be missing in others, which are counted. */
+static bool is_whole(const struct answer *a)
+{
+    return checker_partial_answers(a->l->w) == a->q->partial;
+}
+
 /* Everybody who fits and was online all the time must have been told. */
 static void check_complete(struct answer *a, bool (*fits)(const struct answer *, unsigned, unsigned),
                            unsigned k, const struct sim_set *seen)
 {
+    if (!is_whole(a))
+        return;
     for (unsigned i = 0; i < a->q->n; i++) {
         const struct sim_client *c = a->l->w->clients[i];
         if (sim_set_has(&a->q->online, i) && checker_is_online(c) && (a->q->all || fits(a, i, k)) &&
@@ -204,8 +201,17 @@ static void check_complete(struct answer *a, bool (*fits)(const struct answer *,
     }
 }
 
+/* The answer speaks of that client: what this link had changed before it asked has come to pass for it. */
+static void note_seen(struct answer *a, unsigned i)
+{
+    struct sim_client *c = a->l->w->clients[i];
+    if (a->q->of[i].owner == (int)a->l->index && c->sessions_seen + 1 < a->q->of[i].n_sessions)
+        c->sessions_seen = a->q->of[i].n_sessions - 1;
+}
+
 static void check_session(struct answer *a, unsigned i, struct slice session)
 {
+    note_seen(a, i);
     if (a->q->of[i].owner == (int)a->l->index && !slice_eq_str(session, a->q->of[i].session))
         wrong(a, "not the session that was set", a->l->w->clients[i]->id);
 }
@@ -242,11 +248,12 @@ static void check_ids(struct answer *a, unsigned uid)
 static void check_count(struct answer *a, unsigned group)
 {
     int64_t n = php_read_int(&a->r), min = 0, max = 0;
+    bool whole = is_whole(a);
     for (unsigned i = 0; i < a->q->n; i++) {
         if (!sim_set_has(&a->q->online, i) || !(a->q->all || has_group(a, i, group)))
             continue;
         max++;
-        min += checker_is_online(a->l->w->clients[i]);
+        min += whole && checker_is_online(a->l->w->clients[i]);
     }
     if (n < min || (n > max && !a->q->all))
         wrong(a, "not the number that it must be", n);
@@ -304,7 +311,7 @@ static void check_group_list(struct answer *a)
     }
     php_read_array_end(&a->r);
     for (unsigned k = 0; k < SIM_NAMES; k++)
-        if (group_has_stayed(a, k) && (seen >> k & 1) == 0)
+        if (is_whole(a) && group_has_stayed(a, k) && (seen >> k & 1) == 0)
             wrong(a, "a group is missing", k);
 }
 
@@ -360,8 +367,11 @@ static void check_is_online(struct answer *a)
 {
     int64_t is = php_read_int(&a->r);
     bool was = sim_set_has(&a->q->online, a->q->client->index);
-    if ((is != 0 && is != 1) || (is == 1 && !was) || (is == 0 && was && checker_is_online(a->q->client)))
+    if ((is != 0 && is != 1) || (is == 1 && !was) ||
+        (is == 0 && was && is_whole(a) && checker_is_online(a->q->client)))
         wrong(a, "online or not: the other way", is);
+    if (is == 1)
+        note_seen(a, a->q->client->index);
 }
 
 static void check_one_session(struct answer *a)
@@ -372,8 +382,10 @@ static void check_one_session(struct answer *a)
     bool was = sim_set_has(&a->q->online, i), is = checker_is_online(a->q->client);
     bool null = slice_eq_str(reply, "N;");
     a->r.rest.len = 0;
-    if ((null && was && is) || (!null && !was))
+    if ((null && was && is && is_whole(a)) || (!null && !was))
         wrong(a, "a session of one who is gone, or none of one who is there", a->q->client->id);
+    if (!null)
+        note_seen(a, i);
     if (!null && a->q->of[i].owner == (int)a->l->index &&
         !slice_eq_str(reply, set[0] != '\0' ? set : "a:0:{}"))
         wrong(a, "not the session that was set", a->q->client->id);

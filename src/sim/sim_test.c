@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT
-/* Whole shards under simulation: many seeds, each a run of its own.
+/* Whole nodes under simulation: many seeds, each a run of its own.
  *
  *   TGG_SIM_SEEDS=N   how many (default 2000)
- *   TGG_SIM_FIRST=N   from which on (default 1); with TGG_SIM_SEEDS=1 a single one
- *   TGG_SIM_VERBOSE=1 the trace of every run, as it goes, and the shard's log */
+ *   TGG_SIM_FIRST=N   from which on (default 1); with TGG_SIM_SEEDS=1 a single one, in this process
+ *   TGG_SIM_JOBS=N    so many at the same time (default 2)
+ *   TGG_SIM_SHARDS=N, TGG_SIM_DEATHS=N   instead of what the seed says: shards, and deaths at most
+ *   TGG_SIM_VERBOSE=1 the trace of every run, as it goes, and the shards' log
+ *
+ * Runs are done by children, a batch each: the memory of shards that were killed is never freed (sim_node.h),
+ * and goes with them. */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,15 +27,21 @@
 
 /* Runs of which it is looked whether a second one goes the same way. */
 #define TWICE_EVERY 40
+#define BATCH       50
+#define SEED_S_MAX  20 /* of real time: it goes round in circles */
+#define JOBS_MAX    16
+#define FAILED_MAX  3
 
 static uint64_t seed_now;
 static struct world *world_now;
 
+/* Of one batch; all but the last are sums. */
 struct totals {
-    uint64_t messages_in, messages_out, fanouts_sliced, queries_sliced, moved, parked, paused, strict,
-        clients;
+    uint64_t messages_in, messages_out, fanouts_sliced, queries_sliced, moved, parked, paused;
+    uint64_t seeds, failed, strict, clients, shards, deaths, deaths_within, lossy, with_deaths;
     uint64_t turns, turns_over, turn_ns_longest;
 };
+#define TOTALS_SUMS (offsetof(struct totals, turn_ns_longest) / sizeof(uint64_t))
 
 static uint64_t from_env(const char *name, uint64_t otherwise)
 {
@@ -48,7 +62,7 @@ static void print_trace(const struct world *w)
         fprintf(stderr, "  %s\n", w->trace[i % WORLD_TRACE_LINES]);
 }
 
-/* An assert failed or worse: this process is lost, so what it says need not be safe. */
+/* An assert failed, or worse, or it does not end: this process is lost, so what it says need not be safe. */
 static void on_crash(int sig)
 {
     fprintf(stderr, "signal %d\n", sig);
@@ -63,22 +77,30 @@ static void catch_crashes(void)
     struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_RESETHAND};
     sigaction(SIGABRT, &action, NULL);
     sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGALRM, &action, NULL);
 }
 
 static void add_up(struct totals *t, const struct world *w)
 {
-    const struct counters *c = &w->gateway.shm.counters;
-    struct loop_stats stats;
-    loop_stats_get(w->gateway.host.loop, &stats);
-    t->messages_in += counter_get(c, COUNTER_client_messages_in);
-    t->messages_out += counter_get(c, COUNTER_client_messages_out);
-    t->fanouts_sliced += counter_get(c, COUNTER_fanouts_sliced);
-    t->queries_sliced += counter_get(c, COUNTER_queries_sliced);
-    t->moved += counter_get(c, COUNTER_event_moved);
-    t->parked += counter_get(c, COUNTER_event_parked);
-    t->paused += counter_get(c, COUNTER_worker_paused);
+    for (unsigned i = 0; i < w->node.n_shards; i++) {
+        const struct counters *c = &w->node.shards[i].shm.counters;
+        t->messages_in += counter_get(c, COUNTER_client_messages_in);
+        t->messages_out += counter_get(c, COUNTER_client_messages_out);
+        t->fanouts_sliced += counter_get(c, COUNTER_fanouts_sliced);
+        t->queries_sliced += counter_get(c, COUNTER_queries_sliced);
+        t->moved += counter_get(c, COUNTER_event_moved);
+        t->parked += counter_get(c, COUNTER_event_parked);
+        t->paused += counter_get(c, COUNTER_worker_paused);
+    }
     t->strict += w->strict;
     t->clients += w->n_clients;
+    t->shards += w->node.n_shards;
+    t->deaths += w->node.deaths;
+    t->deaths_within += w->node.deaths_within;
+    t->lossy += w->lossy;
+    t->with_deaths += w->node.deaths > 0;
+    struct loop_stats stats = {0};
+    sim_node_stats_add(w, &stats);
     t->turns += stats.turns;
     t->turns_over += stats.turns_over_budget;
     if (stats.turn_ns_longest > t->turn_ns_longest)
@@ -91,6 +113,7 @@ static bool run_seed(uint64_t seed, bool verbose, struct totals *t, uint64_t *re
     struct buf_stats before, after;
     buf_stats_get(&before);
     seed_now = seed;
+    alarm(SEED_S_MAX);
     struct world *w = world_now = world_new(seed, verbose);
     script_run(w);
     *ret_digest = sim_net_digest(w->net);
@@ -100,10 +123,11 @@ static bool run_seed(uint64_t seed, bool verbose, struct totals *t, uint64_t *re
         print_trace(w);
     }
     add_up(t, w);
+    bool died = w->node.deaths > 0; /* with what it had in hands */
     world_free(w);
     world_now = NULL;
     buf_stats_get(&after);
-    if (after.used_count != before.used_count) {
+    if (after.used_count != before.used_count && !died) {
         fprintf(stderr, "FAILED: %lld buffers leaked\n", (long long)(after.used_count - before.used_count));
         ok = false;
     }
@@ -124,14 +148,103 @@ static bool run_seed_again(uint64_t seed, uint64_t digest)
     return true;
 }
 
-static void print_totals(const struct totals *t, uint64_t seeds, double s)
+static void run_batch(uint64_t first, uint64_t n, bool verbose, struct totals *t)
+{
+    for (uint64_t seed = first; seed < first + n && t->failed < FAILED_MAX; seed++) {
+        uint64_t digest;
+        log_level_now = verbose || seed % 8 == 0 ? LOG_DEBUG : LOG_ERROR;
+        bool ok = run_seed(seed, verbose, t, &digest);
+        if (ok && seed % TWICE_EVERY == 0)
+            ok = run_seed_again(seed, digest);
+        t->seeds++;
+        t->failed += !ok;
+    }
+}
+
+/* ---- children */
+
+static void add_totals(struct totals *to, const struct totals *of)
+{
+    const uint64_t *from = (const uint64_t *)of;
+    uint64_t *sums = (uint64_t *)to;
+    for (size_t i = 0; i < TOTALS_SUMS; i++)
+        sums[i] += from[i];
+    if (of->turn_ns_longest > to->turn_ns_longest)
+        to->turn_ns_longest = of->turn_ns_longest;
+}
+
+struct job {
+    pid_t pid;             /* 0: none */
+    struct totals *totals; /* shared with it */
+};
+
+static void job_start(struct job *job, uint64_t first, uint64_t n, bool verbose)
+{
+    *job->totals = (struct totals){0};
+    job->pid = fork();
+    if (job->pid != 0)
+        return;
+    run_batch(first, n, verbose, job->totals);
+    exit(job->totals->failed == 0 ? 0 : 1);
+}
+
+/* A child that crashed has said so itself. */
+static void job_wait(struct job *jobs, unsigned n, struct totals *t)
+{
+    int status;
+    pid_t pid = wait(&status);
+    for (unsigned i = 0; i < n; i++) {
+        if (jobs[i].pid != pid)
+            continue;
+        jobs[i].pid = 0;
+        if (status != 0 && jobs[i].totals->failed == 0)
+            jobs[i].totals->failed = 1;
+        add_totals(t, jobs[i].totals);
+    }
+}
+
+static unsigned running(const struct job *jobs, unsigned n)
+{
+    unsigned some = 0;
+    for (unsigned i = 0; i < n; i++)
+        some += jobs[i].pid > 0;
+    return some;
+}
+
+static void run_all(uint64_t first, uint64_t seeds, unsigned n, bool verbose, struct totals *t)
+{
+    struct job jobs[JOBS_MAX] = {0};
+    struct totals *shared =
+        mmap(NULL, sizeof *shared * JOBS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t next = first;
+    while (next < first + seeds || running(jobs, n) > 0) {
+        for (unsigned i = 0; i < n && next < first + seeds && t->failed < FAILED_MAX; i++) {
+            if (jobs[i].pid > 0)
+                continue;
+            uint64_t left = first + seeds - next, size = left < BATCH ? left : BATCH;
+            jobs[i].totals = &shared[i];
+            job_start(&jobs[i], next, size, verbose);
+            next += size;
+        }
+        if (running(jobs, n) == 0)
+            break;
+        job_wait(jobs, n, t);
+    }
+    munmap(shared, sizeof *shared * JOBS_MAX);
+}
+
+static void print_totals(const struct totals *t, double s)
 {
 #define U(x) ((unsigned long long)(x))
-    printf("%llu seeds in %.1f s (%.0f/s): %llu strict, %llu clients, %llu messages in, %llu out, %llu "
-           "fan-outs and "
-           "%llu queries in slices, %llu events moved, %llu parked, %llu pauses\n",
-           U(seeds), s, (double)seeds / s, U(t->strict), U(t->clients), U(t->messages_in), U(t->messages_out),
-           U(t->fanouts_sliced), U(t->queries_sliced), U(t->moved), U(t->parked), U(t->paused));
+    printf(
+        "%llu seeds in %.1f s (%.0f/s): %llu strict, %llu shards, %llu clients, %llu messages in, %llu out, "
+        "%llu fan-outs and %llu queries in slices, %llu events moved, %llu parked, %llu pauses\n",
+        U(t->seeds), s, (double)t->seeds / s, U(t->strict), U(t->shards), U(t->clients), U(t->messages_in),
+        U(t->messages_out), U(t->fanouts_sliced), U(t->queries_sliced), U(t->moved), U(t->parked),
+        U(t->paused));
+    printf("%llu seeds with deaths: %llu deaths, %llu of them within a turn; %llu seeds lost what a worker's "
+           "kernel had\n",
+           U(t->with_deaths), U(t->deaths), U(t->deaths_within), U(t->lossy));
     printf("%llu turns, %llu over their budget, the longest %.1f ms of virtual time\n", U(t->turns),
            U(t->turns_over), (double)t->turn_ns_longest / 1e6);
 #undef U
@@ -139,25 +252,22 @@ static void print_totals(const struct totals *t, uint64_t seeds, double s)
 
 int main(void)
 {
-    uint64_t first = from_env("TGG_SIM_FIRST", 1), seeds = from_env("TGG_SIM_SEEDS", 2000), failed = 0;
+    uint64_t first = from_env("TGG_SIM_FIRST", 1), seeds = from_env("TGG_SIM_SEEDS", 2000);
+    uint64_t jobs = from_env("TGG_SIM_JOBS", 2);
     bool verbose = from_env("TGG_SIM_VERBOSE", 0) != 0;
     struct totals totals = {0};
     struct timespec begin, end;
     struct log_options quiet = {.level = LOG_DEBUG, .path = verbose ? NULL : "/dev/null", .process = "sim"};
+    mallopt(M_PERTURB, 0xa5); /* what is read before it was written goes wrong, the same way each time */
     catch_crashes();
     log_open(&quiet);
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (uint64_t seed = first; seed < first + seeds && failed < 3; seed++) {
-        uint64_t digest;
-        log_level_now = verbose || seed % 8 == 0 ? LOG_DEBUG : LOG_ERROR;
-        bool ok = run_seed(seed, verbose, &totals, &digest);
-        if (ok && seed % TWICE_EVERY == 0)
-            ok = run_seed_again(seed, digest);
-        failed += !ok;
-    }
+    if (seeds == 1)
+        run_batch(first, seeds, verbose, &totals);
+    else
+        run_all(first, seeds, jobs < 1 ? 1 : jobs > JOBS_MAX ? JOBS_MAX : (unsigned)jobs, verbose, &totals);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    print_totals(&totals, seeds,
-                 (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9);
+    print_totals(&totals, (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9);
     log_close();
-    return failed == 0 ? 0 : 1;
+    return totals.failed == 0 ? 0 : 1;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "sim/world.h"
 
-#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,6 +84,8 @@ static void draw_gateway(struct world *w, struct bytes *t)
                      "ping_interval = %u\nping_not_response_limit = %u\nping_data = {hb}\nping_mode = %s\n",
                      (unsigned)world_between(w, 2, 20), (unsigned)world_draw(w, 4),
                      pick(w, "data", "websocket", NULL));
+    bytes_printf(t, "query_timeout = %s\nclose_rate = %s\n", pick(w, "50", "1000", "5000"),
+                 pick(w, "20", "1000", "20000"));
     bytes_printf(t, "turn_max = 1\nregister_address = 127.0.0.1:1236\n");
     if (world_chance(w, 50))
         bytes_append_str(t, "secret_key = " SIM_SECRET "\nworker_auth_timeout = 3\n");
@@ -141,58 +142,7 @@ static void draw_network(struct world *w)
         o->lost_end_percent = 10;
 }
 
-/* ---- hosts */
-
-static void host_open(struct world *w, struct sim_host *h, uint64_t turn_ns_max)
-{
-    struct loop_clock clock = sim_net_clock(w->net);
-    h->loop = loop_new(&clock, turn_ns_max);
-    ASSERT(h->loop != NULL);
-    h->net = sim_net_node(w->net, h->loop);
-    ASSERT(h->net != NULL);
-}
-
-static void host_close(struct sim_host *h)
-{
-    net_free(h->net);
-    loop_free(h->loop);
-}
-
-static void bind_listeners(struct world *w, struct sim_gateway *g)
-{
-    struct net_addr addr = {.family = AF_INET};
-    for (unsigned i = 0; i < w->config.n_listeners; i++) {
-        addr.port = (uint16_t)w->config.listen[i].port;
-        g->listen_fds[i] = sim_net_bind(w->net, &addr, 1024);
-        ASSERT(g->listen_fds[i] >= 0);
-    }
-    addr.port = (uint16_t)w->config.gateway.start_port;
-    g->internal_fd = sim_net_bind(w->net, &addr, 1024);
-    ASSERT(g->internal_fd >= 0);
-}
-
-static void start_shard(struct world *w)
-{
-    struct sim_gateway *g = &w->gateway;
-    int err = 0;
-    g->internal_fd = -1;
-    g->bound = world_chance(w, 50);
-    if (g->bound)
-        bind_listeners(w, g);
-    struct shard_options opt = {
-        .config = &w->config,
-        .loop = g->host.loop,
-        .net = g->host.net,
-        .shm = &g->shm,
-        .listen_fds = g->bound ? g->listen_fds : NULL,
-        .internal_fd = g->internal_fd,
-        .max_clients = world_chance(w, 10) ? 20 : 1000,
-        .seed = w->seed,
-    };
-    g->shard = shard_new(&opt, &err);
-    if (g->shard == NULL)
-        world_fail(w, "shard_new: %s", strerror(-err));
-}
+/* ---- life */
 
 struct world *world_new(uint64_t seed, bool verbose)
 {
@@ -205,35 +155,21 @@ struct world *world_new(uint64_t seed, bool verbose)
     w->strict = world_chance(w, 60);
     draw_config(w);
     draw_network(w);
-    host_open(w, &w->gateway.host, w->config.gateway.turn_max * WORLD_MS);
-    host_open(w, &w->client_host, 10 * WORLD_MS);
-    host_open(w, &w->link_host, 10 * WORLD_MS);
-    shard_shm_init(&w->gateway.shm, 0, world_chance(w, 50) ? 1 : CONNECTION_SEQ_MASK - 10);
-    start_shard(w);
+    sim_host_open(w, &w->client_host, 10 * WORLD_MS);
+    sim_host_open(w, &w->link_host, 10 * WORLD_MS);
+    sim_node_open(w);
     return w;
-}
-
-void world_stop_shard(struct world *w)
-{
-    shard_free(w->gateway.shard);
-    w->gateway.shard = NULL;
 }
 
 void world_free(struct world *w)
 {
-    world_stop_shard(w);
+    sim_node_close(w);
     for (unsigned i = 0; i < w->n_clients; i++)
         sim_client_free(w->clients[i]);
     for (unsigned i = 0; i < w->n_links; i++)
         sim_link_free(w->links[i]);
-    host_close(&w->gateway.host);
-    host_close(&w->client_host);
-    host_close(&w->link_host);
-    if (w->gateway.bound) {
-        for (unsigned i = 0; i < w->config.n_listeners; i++)
-            sim_net_unbind(w->net, w->gateway.listen_fds[i]);
-        sim_net_unbind(w->net, w->gateway.internal_fd);
-    }
+    sim_host_close(&w->client_host);
+    sim_host_close(&w->link_host);
     sim_net_free(w->net);
     config_fini(&w->config);
     bytes_fini(&w->config_text);
@@ -242,17 +178,25 @@ void world_free(struct world *w)
 
 /* ---- time */
 
+static bool step(struct world *w, uint64_t until)
+{
+    uint64_t planned = sim_node_next_ns(w);
+    bool went_on = sim_net_step(w->net, planned < until ? planned : until);
+    sim_node_work(w);
+    return went_on || planned <= until;
+}
+
 void world_run(struct world *w, uint64_t ns)
 {
     uint64_t until = sim_net_now_ns(w->net) + ns;
-    while (!w->failed && sim_net_step(w->net, until)) {
+    while (!w->failed && step(w, until)) {
     }
 }
 
 bool world_run_until(struct world *w, bool (*done)(struct world *w), uint64_t ns)
 {
     uint64_t until = sim_net_now_ns(w->net) + ns;
-    while (!w->failed && !done(w) && sim_net_step(w->net, until)) {
+    while (!w->failed && !done(w) && step(w, until)) {
     }
     return done(w);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A whole deployment in memory, under virtual time: a gateway node (a shard on a simulated network), a host
- * of clients and a host of workers. Everything is drawn from one seed.
+/* A whole deployment in memory, under virtual time: a gateway node of one or several shards, which may be
+ * killed, a host of clients and a host of workers. Everything is drawn from one seed.
  *
- *   world ── gateway: loop, net, shard      checked against what the two others did and were told (checker.h)
+ *   world ── node: shards[]                 checked against what the two others did and were told (checker.h)
  *         ── client_host: loop, net ── clients[]   (sim_client.h)
  *         ── link_host: loop, net   ── links[]     (sim_link.h: workers and GatewayClients)
  *
@@ -15,10 +15,8 @@
 
 #include "base/bytes.h"
 #include "common/config.h"
-#include "common/shard_shm.h"
-#include "loop/loop.h"
 #include "net/net_sim.h"
-#include "shard/shard.h"
+#include "sim/sim_node.h"
 
 #define WORLD_CLIENTS_MAX 256
 #define WORLD_LINKS_MAX   64
@@ -47,34 +45,21 @@ static inline void sim_set_remove(struct sim_set *s, unsigned i)
     s->bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
 }
 
-/* One process of the simulation: a loop and a net. */
-struct sim_host {
-    struct loop *loop;
-    struct net *net;
-};
-
-struct sim_gateway {
-    struct sim_host host;
-    struct shard_shm shm; /* outlives the shard */
-    struct shard *shard;  /* NULL: it does not run */
-    uint64_t clock_read_ns;
-    int listen_fds[CONFIG_LISTEN_MAX], internal_fd;
-    bool bound;
-};
-
 struct world {
     uint64_t seed;
     struct sim_net *net;
     struct bytes config_text;
     struct config config;
-    struct sim_gateway gateway;
+    struct sim_node node;
     struct sim_host client_host, link_host;
     struct sim_client *clients[WORLD_CLIENTS_MAX];
     unsigned n_clients;
     struct sim_link *links[WORLD_LINKS_MAX];
     unsigned n_links;
-    /* Nothing that a worker was told may be lost: no link dies hard, the network breaks nothing. */
+    /* Nothing that a worker was told may be lost: no link dies hard (but with its shard), the network breaks
+     * nothing, and what the kernel has of a dead shard arrives. */
     bool strict;
+    bool lossy; /* all the same: the rest of what was written to a worker's link was lost */
     uint64_t told_connect, told_ws_connect, told_message, told_close; /* events, over all links */
     bool draining; /* shard_drain was called: the gateway closes links when all is said */
     bool failed;
@@ -89,10 +74,7 @@ struct world {
 struct world *world_new(uint64_t seed, bool verbose);
 void world_free(struct world *w);
 
-/* Ends the shard at once (shard_free); the node stays. */
-void world_stop_shard(struct world *w);
-
-/* Steps until ns of virtual time have passed, or something failed. */
+/* Steps until ns of virtual time have passed, or something failed. Shards die and come back meanwhile. */
 void world_run(struct world *w, uint64_t ns);
 /* Steps, at most ns, until done(w) is true; its last answer. */
 bool world_run_until(struct world *w, bool (*done)(struct world *w), uint64_t ns);

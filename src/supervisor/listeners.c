@@ -52,19 +52,21 @@ static unsigned blame(int err, uint32_t address_line, uint32_t port_line, const 
     return address ? address_line : port_line;
 }
 
-static int open_client(const struct config_listen *l, struct config_error *err)
+/* One for each edge shard, in the order of their numbers. 0 or -errno. */
+static int open_client(const struct config_listen *l, unsigned n_edges, int *ret_fds,
+                       struct config_error *err)
 {
     char why[320], label[64];
     const char *key;
-    int fd = listen_socket_open(l->address, (uint16_t)l->port, (int)l->backlog);
+    int r = listen_socket_open_several(l->address, (uint16_t)l->port, (int)l->backlog, n_edges, ret_fds);
 
-    if (fd >= 0)
-        return fd;
-    unsigned line = blame(fd, l->line.address, l->line.port, "address", "port", &key);
+    if (r == 0)
+        return 0;
+    unsigned line = blame(r, l->line.address, l->line.port, "address", "port", &key);
     snprintf(label, sizeof label, "listen %s", l->name);
     config_error_add(err, line, label, key, "%s",
-                     listen_socket_explain(fd, l->address, (uint16_t)l->port, why, sizeof why));
-    return fd;
+                     listen_socket_explain(r, l->address, (uint16_t)l->port, why, sizeof why));
+    return r;
 }
 
 static int open_internal(const struct config *cfg, struct config_error *err)
@@ -85,14 +87,43 @@ static int open_internal(const struct config *cfg, struct config_error *err)
     return fd;
 }
 
-int listeners_open(const struct config *cfg, struct listeners *ret, struct config_error *err)
+void listeners_init(struct listeners *l)
 {
-    struct listeners l = {.n = cfg->n_listeners};
+    memset(l, 0xff, sizeof *l); /* descriptors -1 */
+    l->n = 0;
+}
+
+static unsigned count_edges(const struct shard_plan *plan)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < plan->n; i++)
+        n += plan->shards[i].edge;
+    return n;
+}
+
+/* The sockets of listener i to the edge shards. */
+static void hand_out(struct listeners *l, unsigned i, const struct shard_plan *plan, const int *fds)
+{
+    for (unsigned shard = 0; shard < plan->n; shard++) {
+        if (plan->shards[shard].edge)
+            l->fds[shard][i] = *fds++;
+    }
+}
+
+int listeners_open(const struct config *cfg, const struct shard_plan *plan, struct listeners *ret,
+                   struct config_error *err)
+{
+    struct listeners l;
+    int fds[NODE_SHARDS_MAX];
     bool failed = false;
 
+    listeners_init(&l);
+    l.n = cfg->n_listeners;
     for (unsigned i = 0; i < l.n; i++) {
-        l.fds[i] = open_client(&cfg->listen[i], err);
-        failed |= l.fds[i] < 0;
+        if (open_client(&cfg->listen[i], count_edges(plan), fds, err) == 0)
+            hand_out(&l, i, plan, fds);
+        else
+            failed = true;
     }
     l.internal_fd = open_internal(cfg, err);
     if (failed || l.internal_fd < 0) {
@@ -103,13 +134,36 @@ int listeners_open(const struct config *cfg, struct listeners *ret, struct confi
     return 0;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void close_shard(struct listeners *l, unsigned shard)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        close_fd(&l->fds[shard][i]);
+}
+
 void listeners_close(struct listeners *l)
 {
-    for (unsigned i = 0; i < l->n; i++) {
-        if (l->fds[i] >= 0)
-            close(l->fds[i]);
+    for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++)
+        close_shard(l, shard);
+    close_fd(&l->internal_fd);
+    listeners_init(l);
+}
+
+void listeners_keep(struct listeners *l, unsigned shard)
+{
+    for (unsigned other = 0; other < NODE_SHARDS_MAX; other++) {
+        if (other != shard)
+            close_shard(l, other);
     }
-    if (l->internal_fd >= 0)
-        close(l->internal_fd);
-    *l = (struct listeners){.internal_fd = -1};
+}
+
+const int *listeners_of(const struct listeners *l, unsigned shard)
+{
+    return l->n > 0 && l->fds[shard][0] >= 0 ? l->fds[shard] : NULL;
 }

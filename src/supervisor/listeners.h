@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: MIT
-/* Every listening socket of a gateway. */
+/* Every listening socket of a gateway. The supervisor keeps them for as long as it lives: what waits in the
+ * queue of a dead shard's socket is served by its successor. */
 #pragma once
 
 #include "common/config.h"
+#include "common/node_shared.h"
+#include "common/shard_plan.h"
 
 struct listeners {
-    unsigned n;
-    int fds[CONFIG_LISTEN_MAX]; /* in the order of cfg->listen */
+    unsigned n;                                  /* of one shard: cfg->n_listeners */
+    int fds[NODE_SHARDS_MAX][CONFIG_LISTEN_MAX]; /* in the order of cfg->listen; -1: not an edge shard */
     int internal_fd;
 };
 
+void listeners_init(struct listeners *l); /* none */
 /* All or none: 0, or -EINVAL with every one that failed in err. */
-int listeners_open(const struct config *cfg, struct listeners *ret, struct config_error *err);
+int listeners_open(const struct config *cfg, const struct shard_plan *plan, struct listeners *ret,
+                   struct config_error *err);
 void listeners_close(struct listeners *l);
+
+/* In a shard's process: close those of the others. The others' dead queues would else live as long as it
+ * does, and its descriptors are for clients. */
+void listeners_keep(struct listeners *l, unsigned shard);
+/* As struct shard_start wants them; NULL: not an edge shard. */
+const int *listeners_of(const struct listeners *l, unsigned shard);
 
 /* Where the internal port listens: inner_listen, else lan_ip, or all addresses when lan_ip is a public one
  * (on many rented machines that is the router's). Returns buf; cap >= 64. */

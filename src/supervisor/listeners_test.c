@@ -2,6 +2,7 @@
 #include "supervisor/listeners.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 
 static struct config cfg;
 static struct config_error err;
+static struct shard_plan one = {.n = 1, .shards = {{.cpu = SHARD_CPU_NONE, .edge = true, .link = true}}};
 
 static void set(const char *section, const char *key, const char *value)
 {
@@ -92,7 +94,7 @@ static void all_or_none_are_opened(void **state)
     set("listen b", "address", "127.0.0.1");
     snprintf(text, sizeof text, "%u", taken);
     set("listen b", "port", text);
-    assert_int_equal(listeners_open(&cfg, &l, &err), -EINVAL);
+    assert_int_equal(listeners_open(&cfg, &one, &l, &err), -EINVAL);
     assert_int_equal(err.n, 1);
     assert_string_equal(err.list[0].section, "listen b");
     assert_string_equal(err.list[0].key, "port");
@@ -101,11 +103,52 @@ static void all_or_none_are_opened(void **state)
     close(again);
 
     close(fd);
-    assert_int_equal(listeners_open(&cfg, &l, &err), 0);
+    assert_int_equal(listeners_open(&cfg, &one, &l, &err), 0);
     assert_int_equal(l.n, 2);
-    assert_true(l.fds[0] >= 0 && l.fds[1] >= 0 && l.internal_fd >= 0);
+    assert_true(l.fds[0][0] >= 0 && l.fds[0][1] >= 0 && l.internal_fd >= 0);
+    assert_ptr_equal(listeners_of(&l, 0), l.fds[0]);
     assert_int_equal(listen_socket_open("127.0.0.1", taken, 1), -EADDRINUSE);
     listeners_close(&l);
+}
+
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+static void each_edge_shard_has_sockets_of_its_own(void **state)
+{
+    struct shard_plan plan = {.n = 3,
+                              .shards = {{.edge = true}, {.link = true}, {.edge = true, .link = true}}};
+    struct listeners l;
+    uint16_t port, internal;
+    char text[16];
+
+    close(occupy(&port));
+    close(occupy(&internal));
+    snprintf(text, sizeof text, "%u", internal);
+    set("gateway", "start_port", text);
+    set("listen a", "address", "127.0.0.1");
+    snprintf(text, sizeof text, "%u", port);
+    set("listen a", "port", text);
+    assert_int_equal(listeners_open(&cfg, &plan, &l, &err), 0);
+    assert_non_null(listeners_of(&l, 0));
+    assert_null(listeners_of(&l, 1));
+    assert_non_null(listeners_of(&l, 2));
+    assert_true(l.fds[0][0] != l.fds[2][0]);
+    assert_true(is_open(l.fds[0][0]) && is_open(l.fds[2][0]));
+    /* Another gateway, of the same user, that shares its ports too. */
+    struct listeners other;
+    assert_int_equal(listeners_open(&cfg, &plan, &other, &err), -EINVAL);
+    assert_int_equal(err.n, 2); /* the internal port, too */
+
+    int first = l.fds[0][0];
+    listeners_keep(&l, 2);
+    assert_false(is_open(first));
+    assert_null(listeners_of(&l, 0));
+    assert_true(is_open(listeners_of(&l, 2)[0]) && is_open(l.internal_fd));
+    listeners_close(&l);
+    assert_null(listeners_of(&l, 2));
 }
 
 static void what_went_wrong_is_explained(void **state)
@@ -128,6 +171,7 @@ int main(void)
                                         without),
         cmocka_unit_test_setup_teardown(inner_listen_wins, with_defaults, without),
         cmocka_unit_test_setup_teardown(all_or_none_are_opened, with_defaults, without),
+        cmocka_unit_test_setup_teardown(each_edge_shard_has_sockets_of_its_own, with_defaults, without),
         cmocka_unit_test(what_went_wrong_is_explained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

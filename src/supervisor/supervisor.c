@@ -3,198 +3,289 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/log.h"
+#include "common/file_limit.h"
 #include "common/log_setup.h"
+#include "common/node_shm.h"
+#include "mesh/mesh.h"
+#include "supervisor/child.h"
+#include "supervisor/core_file.h"
 #include "supervisor/listeners.h"
+#include "supervisor/node_memory.h"
+#include "supervisor/stack_dump.h"
 
-#define SHARD              0u  /* one for now */
-#define DELAY_MS_MIN       100 /* of a restart; doubles while the shard dies young */
-#define DELAY_MS_MAX       5000
-#define YOUNG_MS           10000
-#define KILL_AFTER_STOP_MS 5000 /* a shard that was told to end at once, or whose drain time is over */
-#define NEVER              UINT64_MAX
+#define KILL_AFTER_STOP_MS 5000 /* a child that was told to end at once, or whose drain time is over */
+#define KILL_AFTER_CORE_MS 1000 /* what a stuck shard gets to write its core file */
+#define LOOK_AT_START_MS   10   /* between two looks at the shards until the announcer can start */
+#define IDLE_MS            60000
+#define CRASH_LOOP         3 /* deaths in a row, each young, that are called one */
 
 enum stopping { STOPPING_NO, STOPPING_DRAIN, STOPPING_AT_ONCE };
 
 struct supervisor {
     const struct config *cfg;
     shard_main_fn *shard_main;
+    announce_main_fn *announce_main;
+    struct shard_plan plan;
     struct listeners listeners;
-    struct shard_shm_file shm;
+    struct node_shm_file shm;
+    struct node node;
     sigset_t signals;
     enum stopping stopping;
-    pid_t pid; /* of the shard, 0: none */
-    uint64_t started_ms;
-    uint64_t restart_at_ms; /* NEVER: not waiting for it */
-    uint64_t kill_at_ms;
-    unsigned delay_ms;
-    int status; /* ours */
+    struct child shards[NODE_SHARDS_MAX];
+    struct child announcer;
+    bool announced;      /* it was started once: from then on it lives as the shards do */
+    uint64_t look_at_ms; /* when the watchdog is due */
+    int status;          /* ours */
 };
 
-static uint64_t clock_ms(clockid_t clock)
+static struct shard_shm *shm_of(const struct supervisor *s, unsigned shard)
 {
-    struct timespec ts;
-    clock_gettime(clock, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    return node_shm_shard(s->shm.shm, shard);
 }
 
-static uint64_t now_ms(void)
+/* ---- the children's processes */
+
+static void pin(const struct supervisor *s, unsigned shard)
 {
-    return clock_ms(CLOCK_MONOTONIC);
+    int cpu = s->plan.shards[shard].cpu;
+    cpu_set_t set;
+
+    if (cpu == SHARD_CPU_NONE)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set) < 0)
+        LOG(LOG_WARN, "shard_not_pinned", "shard=%u cpu=%d error=\"%s\"", shard, cpu, strerror(errno));
 }
 
-/* ---- the shard's process */
-
-/* As shard_start.h promises: TERM, INT and USR1 stay blocked. HUP is for the supervisor, and a terminal that
- * goes away must not end a shard that drains. */
-static void child_signals(void)
+static _Noreturn void run_shard(struct supervisor *s, const struct child *c)
 {
-    sigset_t set;
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-    sigaction(SIGHUP, &ignore, NULL);
-    sigaction(SIGUSR2, &ignore, NULL);
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    sigprocmask(SIG_SETMASK, &set, NULL);
-}
-
-static _Noreturn void run_child(struct supervisor *s, pid_t parent)
-{
-    char process[16], file[32];
-    struct config_error *err = calloc(1, sizeof *err);
+    unsigned shard = c->number;
     struct shard_start start = {
-        .shard = SHARD,
+        .shard = shard,
         .cfg = s->cfg,
-        .listen_fds = s->listeners.fds,
-        .internal_fd = s->listeners.internal_fd,
-        .shm = s->shm.shm,
+        .node = &s->node,
+        .listen_fds = listeners_of(&s->listeners, shard),
+        .internal_fd = s->plan.shards[shard].link ? s->listeners.internal_fd : -1,
+        .shm = shm_of(s, shard),
     };
 
-    child_signals();
-    snprintf(process, sizeof process, "tgg shard %u", SHARD);
-    prctl(PR_SET_NAME, process);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent)
-        exit(1); /* it died before PDEATHSIG was set */
-    s->shm.shm->pid = getpid();
-    s->shm.shm->start_unix_ms = (int64_t)clock_ms(CLOCK_REALTIME);
-    snprintf(file, sizeof file, "shard-%u.log", SHARD);
-    if (err == NULL || log_setup(s->cfg, process + sizeof "tgg " - 1, file, err) < 0) {
-        LOG(LOG_ERROR, "log_not_opened", "shard=%u", SHARD);
-        exit(1);
-    }
-    free(err);
+    child_open_log(c, s->cfg);
+    listeners_keep(&s->listeners, shard);
+    node_memory_keep(&s->node, shard);
+    pin(s, shard);
+    stack_dump_install(c->name, &start.shm->stacks);
     exit(s->shard_main(&start));
 }
 
-static void plan_restart(struct supervisor *s)
+static _Noreturn void run_announcer(struct supervisor *s, const struct child *c)
 {
-    s->restart_at_ms = now_ms() + s->delay_ms;
+    struct announce_start start = {.cfg = s->cfg, .counters = &s->shm.shm->announcer.counters};
+
+    child_open_log(c, s->cfg);
+    listeners_close(&s->listeners);
+    node_memory_free(&s->node);
+    exit(s->announce_main(&start));
 }
 
-static void start_shard(struct supervisor *s)
+static void start_shard(struct supervisor *s, struct child *c)
 {
-    pid_t parent = getpid();
+    shard_shm_set_state(shm_of(s, c->number), SHARD_STATE_STARTING);
+    int r = child_fork(c);
+    if (r == 0)
+        run_shard(s, c);
+    if (r > 0)
+        LOG(LOG_NOTICE, "shard_started", "shard=%u pid=%d cpu=%d", c->number, (int)c->pid,
+            s->plan.shards[c->number].cpu);
+}
 
-    ASSERT(s->pid == 0);
-    s->restart_at_ms = NEVER;
-    shard_shm_set_state(s->shm.shm, SHARD_STATE_STARTING);
-    pid_t pid = fork();
-    if (pid == 0)
-        run_child(s, parent);
-    if (pid < 0) {
-        s->delay_ms = DELAY_MS_MAX;
-        LOG(LOG_ERROR, "shard_not_started", "shard=%u error=\"%s\" retry_ms=%u", SHARD, strerror(errno),
-            s->delay_ms);
-        plan_restart(s);
-        return;
+static void start_announcer(struct supervisor *s)
+{
+    s->announced = true;
+    int r = child_fork(&s->announcer);
+    if (r == 0)
+        run_announcer(s, &s->announcer);
+    if (r > 0)
+        LOG(LOG_NOTICE, "announcer_started", "pid=%d", (int)s->announcer.pid);
+}
+
+static void start(struct supervisor *s, struct child *c)
+{
+    if (c->kind == PROCESS_SHARD)
+        start_shard(s, c);
+    else
+        start_announcer(s);
+}
+
+/* A worker that reads the address from a register must find somebody there. */
+static bool links_are_served(const struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->plan.n; i++) {
+        if (s->plan.shards[i].link && shard_shm_state(shm_of(s, i)) != SHARD_STATE_RUNNING)
+            return false;
     }
-    s->pid = pid;
-    s->started_ms = now_ms();
-    LOG(LOG_NOTICE, "shard_started", "shard=%u pid=%d", SHARD, (int)pid);
+    return true;
 }
 
-static void log_end(enum log_level level, const char *event, int wstatus, uint64_t lived_ms,
-                    unsigned retry_ms)
+/* ---- what they leave behind */
+
+static void wake_others(const struct supervisor *s, unsigned shard)
+{
+    const uint64_t one = 1;
+    for (unsigned i = 0; i < s->plan.n; i++) {
+        /* It never gets full: see net_epoll.h. */
+        if (i != shard && write(s->node.wake_fds[i], &one, sizeof one) < 0)
+            LOG(LOG_ERROR, "shard_not_woken", "shard=%u error=\"%s\"", i, strerror(errno));
+    }
+}
+
+/* Before anything else, as the others wait for what it does not do any more. */
+static void bury(struct supervisor *s, unsigned shard)
+{
+    uint64_t from_it = 0, to_it = 0;
+
+    if (s->plan.n > 1)
+        from_it = mesh_bury(s->node.mesh, s->plan.n, s->node.ring_bytes, shard, &to_it);
+    node_shared_bury(s->node.shared, shard);
+    wake_others(s, shard);
+    counters_clear_gauges(&shm_of(s, shard)->counters);
+    if (s->plan.n > 1)
+        LOG(LOG_NOTICE, "shard_buried", "shard=%u messages_from_it=%" PRIu64 " messages_to_it=%" PRIu64,
+            shard, from_it, to_it);
+}
+
+static void log_end(enum log_level level, const char *event, const struct child *c, int wstatus,
+                    uint64_t lived_ms, unsigned retry_ms)
 {
     if (WIFSIGNALED(wstatus))
-        LOG(level, event, "shard=%u signal=%d name=\"%s\" core=%s lived_ms=%" PRIu64 " restart_in_ms=%u",
-            SHARD, WTERMSIG(wstatus), strsignal(WTERMSIG(wstatus)), WCOREDUMP(wstatus) ? "yes" : "no",
-            lived_ms, retry_ms);
+        LOG(level, event, "%s signal=%d name=\"%s\" core=%s lived_ms=%" PRIu64 " restart_in_ms=%u", c->label,
+            WTERMSIG(wstatus), strsignal(WTERMSIG(wstatus)), WCOREDUMP(wstatus) ? "yes" : "no", lived_ms,
+            retry_ms);
     else
-        LOG(level, event, "shard=%u status=%d lived_ms=%" PRIu64 " restart_in_ms=%u", SHARD,
+        LOG(level, event, "%s status=%d lived_ms=%" PRIu64 " restart_in_ms=%u", c->label,
             WEXITSTATUS(wstatus), lived_ms, retry_ms);
 }
 
-static void shard_died(struct supervisor *s, int wstatus, uint64_t lived_ms)
+static void died(struct supervisor *s, struct child *c, int wstatus, uint64_t lived_ms)
 {
-    if (lived_ms >= YOUNG_MS || s->delay_ms == 0)
-        s->delay_ms = DELAY_MS_MIN;
-    else
-        s->delay_ms = s->delay_ms * 2 < DELAY_MS_MAX ? s->delay_ms * 2 : DELAY_MS_MAX;
-    s->shm.shm->restarts++;
-    shard_shm_set_state(s->shm.shm, SHARD_STATE_DEAD);
-    log_end(LOG_ERROR, "shard_died", wstatus, lived_ms, s->delay_ms);
-    plan_restart(s);
+    bool is_shard = c->kind == PROCESS_SHARD;
+    unsigned delay_ms = child_died(c, wstatus, lived_ms);
+
+    if (is_shard)
+        shard_shm_set_state(shm_of(s, c->number), SHARD_STATE_DEAD);
+    if (delay_ms == 0)
+        start(s, c); /* the log can wait */
+    log_end(LOG_ERROR, is_shard ? "shard_died" : "announcer_died", c, wstatus, lived_ms, delay_ms);
+    if (c->entry->deaths_young >= CRASH_LOOP)
+        LOG(LOG_ERROR, "crash_loop", "%s deaths=%u delay_ms=%u", c->label, c->entry->deaths_young, delay_ms);
 }
 
-static void shard_ended(struct supervisor *s, int wstatus)
+static void ended_as_told(struct supervisor *s, struct child *c, int wstatus, uint64_t lived_ms)
 {
-    uint64_t lived_ms = now_ms() - s->started_ms;
-
-    s->pid = 0;
-    s->shm.shm->pid = 0;
-    s->kill_at_ms = NEVER;
-    counters_clear_gauges(&s->shm.shm->counters);
-    if (s->stopping == STOPPING_NO) {
-        shard_died(s, wstatus, lived_ms);
-        return;
-    }
-    shard_shm_set_state(s->shm.shm, SHARD_STATE_STOPPED);
+    bool is_shard = c->kind == PROCESS_SHARD;
     bool clean = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
+
+    child_retire(c);
+    if (is_shard)
+        shard_shm_set_state(shm_of(s, c->number), SHARD_STATE_STOPPED);
     if (!clean)
         s->status = 1;
-    log_end(clean ? LOG_NOTICE : LOG_ERROR, "shard_ended", wstatus, lived_ms, 0);
+    log_end(clean ? LOG_NOTICE : LOG_ERROR, is_shard ? "shard_ended" : "announcer_ended", c, wstatus,
+            lived_ms, 0);
+}
+
+static void ended(struct supervisor *s, struct child *c, int wstatus)
+{
+    uint64_t lived_ms = child_reaped(c);
+
+    if (c->kind == PROCESS_SHARD)
+        bury(s, c->number);
+    if (s->stopping == STOPPING_NO)
+        died(s, c, wstatus, lived_ms);
+    else
+        ended_as_told(s, c, wstatus, lived_ms);
+}
+
+static struct child *child_of(struct supervisor *s, pid_t pid)
+{
+    for (unsigned i = 0; i < s->plan.n; i++) {
+        if (s->shards[i].pid == pid)
+            return &s->shards[i];
+    }
+    return s->announcer.pid == pid ? &s->announcer : NULL;
 }
 
 static void reap(struct supervisor *s)
 {
     int wstatus;
     for (pid_t pid; (pid = waitpid(-1, &wstatus, WNOHANG)) > 0;) {
-        if (pid == s->pid)
-            shard_ended(s, wstatus);
+        struct child *c = child_of(s, pid);
+        if (c != NULL)
+            ended(s, c, wstatus);
     }
 }
 
-/* ---- signals */
+/* ---- the end */
+
+static bool shards_are_gone(const struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->plan.n; i++) {
+        if (s->shards[i].pid != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The address stays with the registers until the last worker link is gone: a drain is no reason for workers
+ * to look for another gateway before that. */
+static void stop_announcer(struct supervisor *s)
+{
+    if (s->announcer.pid == 0 || s->announcer.kill_at_ms != CHILD_NEVER || !shards_are_gone(s))
+        return;
+    child_kill(&s->announcer, SIGTERM);
+    child_plan_kill(&s->announcer, KILL_AFTER_STOP_MS);
+}
+
+static void stop_shard(struct supervisor *s, struct child *c, bool at_once)
+{
+    if (c->pid == 0) {
+        child_retire(c);
+        shard_shm_set_state(shm_of(s, c->number), SHARD_STATE_STOPPED);
+        return;
+    }
+    child_kill(c, at_once ? SIGINT : SIGTERM);
+    child_plan_kill(c, KILL_AFTER_STOP_MS + (at_once ? 0 : s->cfg->gateway.drain_timeout * 1000));
+}
 
 static void stop(struct supervisor *s, int sig)
 {
-    uint64_t drain_ms = s->cfg->gateway.drain_timeout * 1000;
     bool at_once = sig == SIGINT || s->stopping != STOPPING_NO;
 
     LOG(LOG_NOTICE, "stopping", "signal=%s how=%s", sig == SIGINT ? "INT" : "TERM",
         at_once ? "at_once" : "drain");
     s->stopping = at_once ? STOPPING_AT_ONCE : STOPPING_DRAIN;
-    s->restart_at_ms = NEVER;
-    if (s->pid == 0)
-        return;
-    kill(s->pid, at_once ? SIGINT : SIGTERM);
-    s->kill_at_ms = now_ms() + KILL_AFTER_STOP_MS + (at_once ? 0 : drain_ms);
+    /* Nobody is started any more: when the shards close theirs, clients are refused instead of kept waiting.
+     */
+    listeners_close(&s->listeners);
+    NODE_STORE(s->node.shared->draining, 1); /* before the first of them is told */
+    for (unsigned i = 0; i < s->plan.n; i++)
+        stop_shard(s, &s->shards[i], at_once);
+    if (s->announcer.pid == 0)
+        child_retire(&s->announcer);
 }
+
+/* ---- signals */
 
 static void reopen_logs(struct supervisor *s)
 {
@@ -202,8 +293,9 @@ static void reopen_logs(struct supervisor *s)
     if (r < 0)
         LOG(LOG_ERROR, "log_not_reopened", "error=\"%s\"", strerror(-r));
     LOG(LOG_NOTICE, "log_reopened", "signal=USR1");
-    if (s->pid != 0)
-        kill(s->pid, SIGUSR1);
+    for (unsigned i = 0; i < s->plan.n; i++)
+        child_kill(&s->shards[i], SIGUSR1);
+    child_kill(&s->announcer, SIGUSR1);
 }
 
 static void on_signal(struct supervisor *s, int sig)
@@ -233,25 +325,112 @@ static void block_signals(struct supervisor *s)
     sigprocmask(SIG_BLOCK, &s->signals, NULL);
 }
 
+/* ---- shards that do not turn */
+
+static void give_up_stuck(struct child *c)
+{
+    if (core_file_is_possible()) {
+        child_kill(c, SIGABRT);
+        child_plan_kill(c, KILL_AFTER_CORE_MS);
+    } else {
+        child_plan_kill(c, 0);
+    }
+}
+
+static void on_missed(struct supervisor *s, struct child *c, unsigned missed)
+{
+    LOG(LOG_ERROR, "shard_stuck", "shard=%u pid=%d missed=%u of=%d stuck_timeout_s=%" PRIu64, c->number,
+        (int)c->pid, missed, WATCHDOG_MISSES_MAX, s->cfg->gateway.stuck_timeout);
+    c->entry->state = PROCESS_STUCK;
+    if (missed == 1) {
+        child_kill(c, SIGQUIT);
+        /* To one that drains a second TERM would say: at once. */
+        if (s->stopping == STOPPING_NO)
+            child_kill(c, SIGTERM);
+    } else if (missed == WATCHDOG_MISSES_MAX) {
+        give_up_stuck(c);
+    }
+}
+
+static void look_at_shard(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    const struct shard_shm *shm = shm_of(s, c->number);
+    enum shard_state state = shard_shm_state(shm);
+
+    if (c->pid == 0 || (state != SHARD_STATE_RUNNING && state != SHARD_STATE_DRAINING))
+        return;
+    unsigned missed = watchdog_look(&c->watchdog, __atomic_load_n(&shm->turns, __ATOMIC_RELAXED), now_ms,
+                                    s->cfg->gateway.stuck_timeout * 1000);
+    if (missed > 0) {
+        on_missed(s, c, missed);
+    } else if (c->entry->state == PROCESS_STUCK && c->watchdog.missed == 0) {
+        LOG(LOG_WARN, "shard_turns_again", "shard=%u pid=%d", c->number, (int)c->pid);
+        c->entry->state = PROCESS_ALIVE;
+    }
+}
+
+static void look_at_shards(struct supervisor *s, uint64_t now_ms)
+{
+    uint64_t timeout_ms = s->cfg->gateway.stuck_timeout * 1000;
+    if (timeout_ms == 0 || now_ms < s->look_at_ms)
+        return;
+    s->look_at_ms = now_ms + timeout_ms / 4;
+    for (unsigned i = 0; i < s->plan.n; i++)
+        look_at_shard(s, &s->shards[i], now_ms);
+}
+
 /* ---- the run */
+
+static void on_time_of(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    if (c->restart_at_ms <= now_ms && s->stopping == STOPPING_NO)
+        start(s, c);
+    if (c->kill_at_ms <= now_ms && c->pid != 0) {
+        LOG(LOG_ERROR, c->kind == PROCESS_SHARD ? "shard_killed" : "announcer_killed",
+            "%s note=\"it did not end in time\"", c->label);
+        child_kill(c, SIGKILL);
+        c->kill_at_ms = CHILD_NEVER;
+    }
+}
 
 static void on_time(struct supervisor *s)
 {
-    uint64_t now = now_ms();
-    if (s->restart_at_ms <= now && s->stopping == STOPPING_NO)
-        start_shard(s);
-    if (s->kill_at_ms <= now && s->pid != 0) {
-        LOG(LOG_ERROR, "shard_killed", "shard=%u note=\"it did not end in time\"", SHARD);
-        kill(s->pid, SIGKILL);
-        s->kill_at_ms = NEVER;
-    }
+    uint64_t now_ms = child_now_ms();
+
+    for (unsigned i = 0; i < s->plan.n; i++)
+        on_time_of(s, &s->shards[i], now_ms);
+    on_time_of(s, &s->announcer, now_ms);
+    look_at_shards(s, now_ms);
+    if (s->stopping != STOPPING_NO)
+        stop_announcer(s);
+    else if (!s->announced && links_are_served(s))
+        start_announcer(s);
+    log_flush();
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t next_ms(const struct supervisor *s, uint64_t now_ms)
+{
+    uint64_t next = now_ms + IDLE_MS;
+
+    for (unsigned i = 0; i < s->plan.n; i++)
+        next = earlier(next, earlier(s->shards[i].restart_at_ms, s->shards[i].kill_at_ms));
+    next = earlier(next, earlier(s->announcer.restart_at_ms, s->announcer.kill_at_ms));
+    if (s->cfg->gateway.stuck_timeout != 0)
+        next = earlier(next, s->look_at_ms);
+    if (!s->announced && s->stopping == STOPPING_NO)
+        next = earlier(next, now_ms + LOOK_AT_START_MS);
+    return next;
 }
 
 static void wait_and_handle(struct supervisor *s)
 {
-    uint64_t until = s->restart_at_ms < s->kill_at_ms ? s->restart_at_ms : s->kill_at_ms;
-    uint64_t now = now_ms();
-    uint64_t wait_ms = until == NEVER ? 60000 : until > now ? until - now : 0;
+    uint64_t now_ms = child_now_ms(), until_ms = next_ms(s, now_ms);
+    uint64_t wait_ms = until_ms > now_ms ? until_ms - now_ms : 0;
     struct timespec ts = {.tv_sec = (time_t)(wait_ms / 1000), .tv_nsec = (long)(wait_ms % 1000) * 1000000};
 
     int sig = sigtimedwait(&s->signals, NULL, &ts);
@@ -260,22 +439,14 @@ static void wait_and_handle(struct supervisor *s)
     on_time(s);
 }
 
-static void raise_limit(int resource, const char *name)
-{
-    struct rlimit limit;
-    if (getrlimit(resource, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(resource, &limit) < 0)
-        LOG(LOG_WARN, "limit_not_raised", "limit=%s error=\"%s\"", name, strerror(errno));
-}
+/* ---- before the run */
 
 /* With a folder that cannot be had a gateway still runs, only without a memory of its ids; but not beside
  * another one that uses the same folder. */
 static int open_shm(struct supervisor *s, struct config_error *err)
 {
     const struct config *cfg = s->cfg;
-    int r = shard_shm_create(cfg->gateway.runtime_dir, SHARD, &s->shm);
+    int r = node_shm_create(cfg->gateway.runtime_dir, &s->plan, &s->shm);
 
     if (r == -EBUSY) {
         config_error_add(err, cfg->gateway.line.runtime_dir, "gateway", "runtime_dir",
@@ -287,29 +458,54 @@ static int open_shm(struct supervisor *s, struct config_error *err)
         LOG(LOG_WARN, "runtime_dir_not_usable",
             "path=\"%s\" error=\"%s\" note=\"connection ids start by the clock, tgg status sees nothing\"",
             cfg->gateway.runtime_dir, strerror(-r));
-        r = shard_shm_anonymous(SHARD, &s->shm);
+        r = node_shm_anonymous(&s->plan, &s->shm);
     }
-    if (r < 0) {
+    if (r < 0)
         config_error_add(err, 0, "", "", "no shared memory: %s", strerror(-r));
-        return r;
-    }
-    s->shm.shm->supervisor_pid = getpid();
-    s->shm.shm->supervisor_start_unix_ms = (int64_t)clock_ms(CLOCK_REALTIME);
-    return 0;
+    return r;
+}
+
+static void fill_shm(struct supervisor *s)
+{
+    struct node_shm *shm = s->shm.shm;
+    struct node_process *own = &shm->processes[NODE_PROCESS_SUPERVISOR];
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    own->pid = getpid();
+    own->state = PROCESS_ALIVE;
+    own->start_unix_ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    shm->supervisor_pid = own->pid;
+    shm->supervisor_start_unix_ms = own->start_unix_ms;
+    shm->ring_bytes = s->node.ring_bytes;
+    shm->max_clients = s->node.max_clients;
+    snprintf(shm->config_path, sizeof shm->config_path, "%s", s->cfg->source_path);
+}
+
+static void init_children(struct supervisor *s)
+{
+    struct node_process *entries = s->shm.shm->processes;
+    for (unsigned i = 0; i < s->plan.n; i++)
+        child_init(&s->shards[i], PROCESS_SHARD, i, &entries[NODE_PROCESS_SHARDS + i]);
+    child_init(&s->announcer, PROCESS_ANNOUNCER, 0, &entries[NODE_PROCESS_ANNOUNCER]);
 }
 
 /* Everything that can be wrong, before anything is started. */
 static int set_up(struct supervisor *s, struct config_error *err)
 {
     snprintf(err->path, sizeof err->path, "%s", s->cfg->source_path);
-    raise_limit(RLIMIT_NOFILE, "nofile");
-    raise_limit(RLIMIT_CORE, "core");
-    int r = listeners_open(s->cfg, &s->listeners, err);
-    if (r < 0)
+    file_limit_raise();
+    int r = shard_plan_make(s->cfg, &s->plan, err);
+    if (r < 0 || (r = listeners_open(s->cfg, &s->plan, &s->listeners, err)) < 0)
         return r;
     if ((r = log_setup(s->cfg, "supervisor", "supervisor.log", err)) < 0)
         return r;
-    return open_shm(s, err);
+    if ((r = open_shm(s, err)) < 0 || (r = node_memory_make(s->cfg, s->plan.n, &s->node, err)) < 0)
+        return r;
+    fill_shm(s);
+    init_children(s);
+    hash_init(); /* here, so that all shards hash alike: the names that they tell each other of */
+    return 0;
 }
 
 static void log_start(const struct supervisor *s)
@@ -318,9 +514,13 @@ static void log_start(const struct supervisor *s)
     char internal[80];
 
     LOG(LOG_NOTICE, "started",
-        "version=%s pid=%d config=\"%s\" internal=%s:%" PRIu64 " next_seq=%u continued=%s", TGG_VERSION,
-        (int)getpid(), cfg->source_path, listeners_internal_address(cfg, internal, sizeof internal),
-        cfg->gateway.start_port, s->shm.shm->next_seq, s->shm.continued ? "yes" : "no");
+        "version=%s pid=%d config=\"%s\" internal=%s:%" PRIu64 " shards=%u next_seq=%u continued=%s",
+        TGG_VERSION, (int)getpid(), cfg->source_path,
+        listeners_internal_address(cfg, internal, sizeof internal), cfg->gateway.start_port, s->plan.n,
+        shm_of(s, 0)->next_seq, s->shm.continued ? "yes" : "no");
+    if (s->plan.cpus_short)
+        LOG(LOG_WARN, "fewer_cpus_than_shards", "shards=%u cpus=\"%s\" note=\"some shards share one\"",
+            s->plan.n, cfg->gateway.cpus);
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         const struct config_listen *l = &cfg->listen[i];
         LOG(LOG_NOTICE, "listening", "name=%s address=%s port=%" PRIu64 " protocol=%s", l->name, l->address,
@@ -328,40 +528,50 @@ static void log_start(const struct supervisor *s)
     }
 }
 
+static void run(struct supervisor *s)
+{
+    log_start(s);
+    for (unsigned i = 0; i < s->plan.n; i++)
+        start_shard(s, &s->shards[i]);
+    while (s->stopping == STOPPING_NO || !shards_are_gone(s) || s->announcer.pid != 0)
+        wait_and_handle(s);
+    s->shm.shm->processes[NODE_PROCESS_SUPERVISOR].state = PROCESS_ENDED;
+    s->shm.shm->processes[NODE_PROCESS_SUPERVISOR].pid = 0;
+    LOG(LOG_NOTICE, "ended", "status=%d", s->status);
+}
+
 static void clean_up(struct supervisor *s)
 {
     listeners_close(&s->listeners);
-    shard_shm_release(&s->shm);
+    node_memory_free(&s->node);
+    node_shm_release(&s->shm);
     log_close();
 }
 
-int supervisor_run(const struct config *cfg, shard_main_fn *shard_main)
+int supervisor_run(const struct config *cfg, shard_main_fn *shard_main, announce_main_fn *announce_main)
 {
-    struct supervisor s = {
-        .cfg = cfg,
-        .shard_main = shard_main,
-        .listeners = {.internal_fd = -1},
-        .shm = {.fd = -1},
-        .restart_at_ms = NEVER,
-        .kill_at_ms = NEVER,
-    };
     struct config_error *err = calloc(1, sizeof *err);
+    struct supervisor *s = calloc(1, sizeof *s);
+    int status = 1;
 
-    if (err == NULL)
-        return 1;
-    block_signals(&s); /* first: no signal may come before its handling */
-    if (set_up(&s, err) < 0) {
+    if (err == NULL || s == NULL)
+        goto out;
+    s->cfg = cfg;
+    s->shard_main = shard_main;
+    s->announce_main = announce_main;
+    listeners_init(&s->listeners);
+    s->shm.fd = -1;
+    block_signals(s); /* first: no signal may come before its handling */
+    if (set_up(s, err) < 0) {
         config_error_print(stderr, err);
-        s.status = 1;
+        s->status = 1;
+    } else {
+        run(s);
     }
+    status = s->status;
+    clean_up(s);
+out:
+    free(s);
     free(err);
-    if (s.status == 0) {
-        log_start(&s);
-        start_shard(&s);
-        while (s.stopping == STOPPING_NO || s.pid != 0)
-            wait_and_handle(&s);
-        LOG(LOG_NOTICE, "ended", "status=%d", s.status);
-    }
-    clean_up(&s);
-    return s.status;
+    return status;
 }

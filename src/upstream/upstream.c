@@ -10,6 +10,11 @@ void upstream_message_fini(struct upstream_message *m)
         buf_unref(m->forms[i]);
 }
 
+void upstream_start(struct upstream *u)
+{
+    u->ops->start(u);
+}
+
 void upstream_client_connected(struct upstream *u, struct upstream_client *c)
 {
     u->ops->client_connected(u, c);
@@ -33,6 +38,11 @@ bool upstream_client_blocked(struct upstream *u, struct upstream_client *c)
 void upstream_client_closed(struct upstream *u, struct upstream_client *c)
 {
     u->ops->client_closed(u, c);
+}
+
+struct net_listener *upstream_listener(struct upstream *u)
+{
+    return u->ops->listener(u);
 }
 
 bool upstream_is_flushed(const struct upstream *u)

@@ -17,8 +17,10 @@
 #include "session/directory.h"
 
 struct buf;
+struct estate;
 struct http_request;
 struct loop;
+struct node;
 struct upstream;
 struct worker;
 struct parked;
@@ -30,7 +32,7 @@ struct upstream_client {
     struct member member;
     struct worker *worker;    /* bound to; NULL: not yet */
     uint32_t worker_position; /* among the worker's clients */
-    uint32_t paused_position; /* among the worker's paused clients, when paused */
+    uint32_t host_position;   /* the shard's own: among its clients (here, where it takes no room) */
     struct parked *parked;    /* events that wait because no worker is there; NULL: none */
     struct net_addr peer;
     uint16_t gateway_port;
@@ -68,8 +70,11 @@ struct upstream_host_ops {
     void (*close)(struct upstream_client *c, enum close_reason reason);
     /* Read the client again: upstream_client_blocked had said yes. */
     void (*resume)(struct upstream_client *c);
-    /* How many more deliveries fit into this turn; a fan-out stops at 0 and goes on in the next one. */
-    unsigned (*room)(struct upstream_host *h);
+    /* Shard `to` of the node sleeps and has something to read. */
+    void (*wake)(struct upstream_host *h, unsigned to);
+    /* How many more deliveries fit into this turn; at 0 whoever delivers goes on in the next one. to_many:
+     * for a fan-out, which leaves some room to what is sent to single clients beside it. */
+    unsigned (*room)(struct upstream_host *h, bool to_many);
 };
 
 /* What an upstream may use of its shard. Lives as long as the shard. */
@@ -80,9 +85,20 @@ struct upstream_host {
     struct loop *loop;
     struct net *net;
     struct directory *directory;
+    /* The node that this shard belongs to, and what outlives it. */
+    const struct node *node;
+    unsigned shard;
+    bool wake_always; /* mesh_options.wake_always */
+    struct estate *estate;
+    void *estate_mem; /* NULL: the estate is in private memory, there is nothing to inherit */
 };
 
-/* ---- from the shard to the upstream; all of them may call back host->close for that client, nothing else */
+/* ---- from the shard to the upstream */
+
+/* Once the shard has added its own hooks: from the next turn on. Before it, nothing is told or asked. */
+void upstream_start(struct upstream *u);
+
+/* ---- of clients; all of them may call back host->close for that client, nothing else */
 
 /* The client is in the directory. Always the first event of a client. */
 void upstream_client_connected(struct upstream *u, struct upstream_client *c);
@@ -97,6 +113,8 @@ bool upstream_client_blocked(struct upstream *u, struct upstream_client *c);
 /* The client is gone; still in the directory, which it leaves right after this. c is not used any more. */
 void upstream_client_closed(struct upstream *u, struct upstream_client *c);
 
+/* Where it takes connections of workers; NULL: nowhere. */
+struct net_listener *upstream_listener(struct upstream *u);
 /* Nothing is waiting to be written to a worker. */
 bool upstream_is_flushed(const struct upstream *u);
 /* The last client is gone: end the connections to the workers so that all that was written arrives;

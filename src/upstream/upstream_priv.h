@@ -5,11 +5,13 @@
 #include "upstream/upstream.h"
 
 struct upstream_ops {
+    void (*start)(struct upstream *u);
     void (*client_connected)(struct upstream *u, struct upstream_client *c);
     void (*client_handshaken)(struct upstream *u, struct upstream_client *c, const struct http_request *req);
     void (*client_message)(struct upstream *u, struct upstream_client *c, const uint8_t *data, size_t len);
     bool (*client_blocked)(struct upstream *u, struct upstream_client *c);
     void (*client_closed)(struct upstream *u, struct upstream_client *c);
+    struct net_listener *(*listener)(struct upstream *u);
     bool (*is_flushed)(const struct upstream *u);
     void (*finish)(struct upstream *u);
     bool (*is_finished)(const struct upstream *u);

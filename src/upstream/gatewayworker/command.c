@@ -4,6 +4,7 @@
  * docs/PROTOCOL-gatewayworker.md. */
 #include "upstream/gatewayworker/gatewayworker_priv.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -13,11 +14,10 @@
 
 void command_refused(struct link *l, const struct gw_packet *p, const char *why)
 {
-    char peer[NET_ADDR_STRLEN];
     gw_count(l->gw, COUNTER_command_refused, 1);
     LOG(LOG_WARN, "command_refused", "command=%s peer=%s worker=%s connection_id=%u why=\"%s\" ext=%s",
-        gw_cmd_name(p->cmd), net_addr_format(&l->peer, peer, sizeof peer), link_label(l), p->connection_id,
-        why, log_quote(p->ext.data, p->ext.len));
+        gw_cmd_name(p->cmd), link_peer_text(l), link_label(l), p->connection_id, why,
+        log_quote(p->ext.data, p->ext.len));
 }
 
 /* What PHP's empty() says of a string. */
@@ -74,11 +74,9 @@ static bool authorize(struct link *l, const struct gw_packet *p, struct gw_conne
         l->authorized = true;
         return true;
     }
-    char peer[NET_ADDR_STRLEN];
     gw_count(gw, COUNTER_link_unauthorized, 1);
-    LOG(LOG_WARN, "link_unauthorized", "peer=%s command=%s why=\"%s\"",
-        net_addr_format(&l->peer, peer, sizeof peer), gw_cmd_name(p->cmd),
-        err != 0 ? "the body is not JSON" : "secret_key is not ours");
+    LOG(LOG_WARN, "link_unauthorized", "peer=%s command=%s why=\"%s\"", link_peer_text(l),
+        gw_cmd_name(p->cmd), err != 0 ? "the body is not JSON" : "secret_key is not ours");
     link_end(l);
     return false;
 }
@@ -92,19 +90,20 @@ static bool worker_connect(struct link *l, const struct gw_packet *p)
         command_refused(l, p, "this link is a worker already, or gone");
         return true;
     }
-    if (worker_attach(l, connect.worker_key) == 0)
+    int err = worker_attach(l, connect.worker_key);
+    if (err == 0)
         return true;
-    LOG(LOG_ERROR, "worker_no_memory", "workers=%u", l->gw->n_workers);
+    if (err == -ENOMEM)
+        LOG(LOG_ERROR, "worker_no_memory", "workers=%u", l->gw->n_workers);
     link_close(l, true);
     return false;
 }
 
 static void unauthorized(struct link *l, const struct gw_packet *p)
 {
-    char peer[NET_ADDR_STRLEN];
     gw_count(l->gw, COUNTER_link_unauthorized, 1);
     LOG(LOG_WARN, "link_unauthorized", "peer=%s command=%s why=\"it has not shown the secret key\"",
-        net_addr_format(&l->peer, peer, sizeof peer), gw_cmd_name(p->cmd));
+        link_peer_text(l), gw_cmd_name(p->cmd));
     link_end(l);
 }
 
@@ -189,14 +188,14 @@ static void get_session(struct link *l, const struct gw_packet *p)
     struct slice reply = SLICE_STR("N;");
     if (c != NULL)
         reply = is_empty(gw_session_of(c)) ? SLICE_STR("a:0:{}") : gw_session_of(c);
-    link_put_reply(l, &reply, 1);
+    gather_reply(l, reply);
 }
 
 static void is_online(struct link *l, const struct gw_packet *p)
 {
     struct slice reply =
         client_by_id(l->gw, p->connection_id) != NULL ? SLICE_STR("i:1;") : SLICE_STR("i:0;");
-    link_put_reply(l, &reply, 1);
+    gather_reply(l, reply);
 }
 
 static void bind_uid(struct link *l, const struct gw_packet *p)
@@ -245,16 +244,58 @@ static void leave_group(struct link *l, const struct gw_packet *p)
 
 static void ungroup(struct link *l, const struct gw_packet *p)
 {
-    if (is_group_name(l, p))
-        directory_group_dissolve(l->gw->up.host->directory, p->ext.data, p->ext.len);
+    if (!is_group_name(l, p))
+        return;
+    uint64_t shards = l->is_stand_in ? 0 : peers_with_group(l->gw, p->ext);
+    for (unsigned i = 0; shards != 0; i++, shards >>= 1)
+        if ((shards & 1) != 0)
+            peer_send_command(l, i, 0, p);
+    directory_group_dissolve(l->gw->up.host->directory, p->ext.data, p->ext.len);
 }
 
 static void unknown(struct link *l, const struct gw_packet *p)
 {
-    char peer[NET_ADDR_STRLEN];
     gw_count(l->gw, COUNTER_command_unknown, 1);
-    LOG(LOG_WARN, "command_unknown", "command=%u peer=%s bytes=%u", p->cmd,
-        net_addr_format(&l->peer, peer, sizeof peer), p->pack_len);
+    LOG(LOG_WARN, "command_unknown", "command=%u peer=%s bytes=%u", p->cmd, link_peer_text(l), p->pack_len);
+}
+
+/* ---- clients of other shards */
+
+static bool is_about_one(uint8_t cmd)
+{
+    switch (cmd) {
+    case GW_CMD_SEND_TO_ONE:
+    case GW_CMD_KICK:
+    case GW_CMD_DESTROY:
+    case GW_CMD_SET_SESSION:
+    case GW_CMD_UPDATE_SESSION:
+    case GW_CMD_GET_SESSION_BY_CLIENT_ID:
+    case GW_CMD_IS_ONLINE:
+    case GW_CMD_BIND_UID:
+    case GW_CMD_UNBIND_UID:
+    case GW_CMD_JOIN_GROUP:
+    case GW_CMD_LEAVE_GROUP: return true;
+    default: return false;
+    }
+}
+
+/* True: its client is another shard's, which has been told. */
+static bool forwarded(struct link *l, const struct gw_packet *p)
+{
+    struct gatewayworker *gw = l->gw;
+    unsigned shard = gw_shard_of(p->connection_id);
+    if (shard == gw->me || shard >= gw->n_shards || l->is_stand_in || !is_about_one(p->cmd) ||
+        NODE_LOAD(gw->shared->shards[shard].phase) == NODE_DOWN)
+        return false;
+    uint32_t question = 0;
+    if (p->cmd == GW_CMD_GET_SESSION_BY_CLIENT_ID || p->cmd == GW_CMD_IS_ONLINE) {
+        struct gather *g = gather_new(l, p, UINT64_C(1) << shard);
+        if (g == NULL)
+            return false; /* answered as if it were gone */
+        question = gather_question(g);
+    }
+    peer_send_command(l, shard, question, p);
+    return true;
 }
 
 bool command_execute(struct link *l, const struct gw_packet *p)
@@ -264,6 +305,10 @@ bool command_execute(struct link *l, const struct gw_packet *p)
         unauthorized(l, p);
         return true;
     }
+    if (__builtin_expect(!l->decided, 0))
+        link_decided(l);
+    if (gw_shard_of(p->connection_id) != l->gw->me && forwarded(l, p))
+        return true;
     struct gw_connect connect;
     switch (p->cmd) {
     case GW_CMD_SEND_TO_ONE: send_to_one(l, p); break;

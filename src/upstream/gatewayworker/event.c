@@ -8,9 +8,6 @@
 #include "base/log.h"
 #include "proto/php/ws_connect.h"
 
-/* ON_CONNECT and ON_CLOSE pass the limit of a worker that does not read; past so many times the limit,
- * clients that come are turned away, since each of them brings two. */
-#define LIFECYCLE_FACTOR 4
 /* Messages handed over between two looks at the clock. */
 #define SLICE 64
 
@@ -54,7 +51,7 @@ static bool emit(struct gatewayworker *gw, struct upstream_client *c, const stru
         return park_event(gw, c, p);
     if (__builtin_expect(c->parked != NULL, 0))
         park_release(gw, c->parked, w);
-    if (!link_put_event(w->link, p))
+    if (!worker_put_event(w, p))
         return false;
     event_count(gw, p->cmd);
     return true;
@@ -65,14 +62,43 @@ void event_connected(struct upstream *u, struct upstream_client *c)
     struct gatewayworker *gw = gatewayworker_of(u);
     struct gw_packet p = event_packet(gw, c, GW_CMD_ON_CONNECT, (struct slice){0});
     struct worker *w = worker_of(gw, c);
-    if (w != NULL && w->full &&
-        w->link->queue.bytes > LIFECYCLE_FACTOR * gw_config(gw)->send_to_worker_buffer_size) {
+    if (w != NULL && worker_is_overfull(w)) {
         u->host->ops->close(c, CLOSE_worker_slow); /* no worker has heard of it: no ON_CLOSE either */
         return;
     }
+    if (w != NULL)
+        record_add(gw, c);
     c->heard_of = emit(gw, c, &p);
-    if (!c->heard_of)
-        u->host->ops->close(c, CLOSE_no_memory);
+    if (c->heard_of)
+        return;
+    record_remove(gw, c);
+    u->host->ops->close(c, CLOSE_no_memory);
+}
+
+void record_add(struct gatewayworker *gw, struct upstream_client *c)
+{
+    struct estate_client like = {
+        .id = c->member.id,
+        .port = c->peer.port,
+        .gateway_port = c->gateway_port,
+        .ip = c->peer.family == AF_INET ? gw_get_u32(c->peer.ip) : 0,
+    };
+    if (c->member.session != NULL)
+        like.session = estate_session(gw->up.host->estate, c->member.session);
+    if (c->worker != NULL)
+        like.worker = worker_mark(c->worker);
+    if (c->member.record != NULL)
+        return;
+    c->member.record = estate_client_add(gw->up.host->estate, &like);
+    if (c->member.record == NULL) /* as many as connections are possible: it cannot be */
+        LOG(LOG_ERROR, "estate_full", "connection_id=%u", c->member.id);
+}
+
+void record_remove(struct gatewayworker *gw, struct upstream_client *c)
+{
+    if (c->member.record != NULL)
+        estate_client_remove(gw->up.host->estate, c->member.record);
+    c->member.record = NULL;
 }
 
 void event_handshaken(struct upstream *u, struct upstream_client *c, const struct http_request *req)
@@ -113,29 +139,39 @@ bool event_client_blocked(struct upstream *u, struct upstream_client *c)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
     struct worker *w = c->worker;
-    if (w == NULL || w->link == NULL)
+    if (w == NULL || (w->is_gone && !w->unsettled))
         return false;
     if (__builtin_expect(!w->full, 1)) {
         if (++gw->n_asked % SLICE != 0 || loop_turn_left_ns(u->host->loop) > 0)
             return false;
         loop_task_add(u->host->loop,
                       &gw->resume_task); /* the turn is over: the rest of its bytes in the next one */
-        return worker_pause(w, c);
+        worker_pause(c);
+        return true;
     }
     if (gw_config(gw)->worker_backpressure == WORKER_BACKPRESSURE_CLOSE) {
         u->host->ops->close(c, CLOSE_worker_slow);
         return false;
     }
-    return worker_pause(w, c);
+    worker_pause(c);
+    return true;
 }
 
 void event_closed(struct upstream *u, struct upstream_client *c)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
     struct gw_packet p = event_packet(gw, c, GW_CMD_ON_CLOSE, (struct slice){0});
-    if (c->heard_of && worker_of(gw, c) == NULL)
+    struct worker *w = c->heard_of ? worker_of(gw, c) : NULL;
+    if (c->heard_of && w == NULL) {
         park_client_closed(gw, c, &p);
-    else if (c->heard_of && !emit(gw, c, &p))
-        event_lost(gw, GW_CMD_ON_CLOSE);
+    } else if (c->heard_of) {
+        if (c->parked != NULL)
+            park_release(gw, c->parked, w);
+        if (worker_put_close(w, c, &p))
+            event_count(gw, GW_CMD_ON_CLOSE);
+        else
+            event_lost(gw, GW_CMD_ON_CLOSE);
+    }
+    record_remove(gw, c);
     worker_unbind(c);
 }

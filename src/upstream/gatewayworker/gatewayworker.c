@@ -10,16 +10,26 @@
 /* How long workers get to read what was written to them and to close, at the end. */
 #define FINISH_MS 2000
 
+/* One that is gone: nothing of ours waits for where it was. */
+static bool worker_is_flushed(const struct worker *w)
+{
+    return !w->unsettled || (w->n_clients == 0 && w->held.bytes == 0 && w->returned.bytes == 0);
+}
+
 static bool is_flushed(const struct upstream *u)
 {
     const struct gatewayworker *gw = CONTAINER_OF(u, struct gatewayworker, up);
     /* Without a worker, what is parked has nowhere to go. */
-    if (gw->n_workers > 0 && !list_is_empty(&gw->parked))
+    if (gw->n_workers > 0 &&
+        (!list_is_empty(&gw->parked) || gw->homeless.n_events > 0 || gw->succession != NULL))
         return false;
     for (uint32_t i = 0; i < gw->n_workers; i++)
-        if (gw->workers[i]->link->queue.bytes > 0)
+        if (gw->workers[i]->link != NULL && gw->workers[i]->link->queue.bytes > 0)
             return false;
-    return true;
+    for (const struct list *node = gw->gone.next; node != &gw->gone; node = node->next)
+        if (!worker_is_flushed(CONTAINER_OF(node, struct worker, gone)))
+            return false;
+    return peers_have_all_back(gw) && peers_are_flushed(gw);
 }
 
 static void on_finish_timeout(struct timer *t)
@@ -33,6 +43,7 @@ static void on_finish_timeout(struct timer *t)
 static void finish(struct upstream *u)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
+    gw->finishing = true;
     if (gw->listener.handle != 0)
         net_listener_close(u->host->net, &gw->listener);
     for (struct list *node = gw->links.next; node != &gw->links;) {
@@ -45,7 +56,8 @@ static void finish(struct upstream *u)
 
 static bool is_finished(const struct upstream *u)
 {
-    return list_is_empty(&CONTAINER_OF(u, struct gatewayworker, up)->links);
+    const struct gatewayworker *gw = CONTAINER_OF(u, struct gatewayworker, up);
+    return list_is_empty(&gw->links) && peers_are_flushed(gw);
 }
 
 static bool end_of_turn(struct loop_hook *hook)
@@ -57,22 +69,15 @@ static bool end_of_turn(struct loop_hook *hook)
     return link_flush_all(hook);
 }
 
-static void free_registers(struct gatewayworker *gw)
-{
-    for (unsigned i = 0; i < gw->n_registers; i++)
-        register_client_free(gw->registers[i]);
-    free(gw->registers);
-}
-
 /* Workers first lose their links; what they leave behind waits for nobody. */
 static void free_links(struct gatewayworker *gw)
 {
     while (!list_is_empty(&gw->links))
         link_close(CONTAINER_OF(gw->links.next, struct link, node), false);
-    while (!list_is_empty(&gw->gone)) {
-        struct worker *w = CONTAINER_OF(gw->gone.next, struct worker, gone);
-        worker_unbind(w->clients[w->n_clients - 1]);
-    }
+    while (gw->n_workers > 0)
+        worker_forget(gw->workers[gw->n_workers - 1]);
+    while (!list_is_empty(&gw->gone))
+        worker_forget(CONTAINER_OF(gw->gone.next, struct worker, gone));
 }
 
 static void gatewayworker_free(struct upstream *u)
@@ -81,9 +86,10 @@ static void gatewayworker_free(struct upstream *u)
     struct loop *loop = u->host->loop;
     if (gw->listener.handle != 0)
         net_listener_close(u->host->net, &gw->listener);
-    free_registers(gw);
     free_links(gw);
+    succession_free(gw);
     park_free_all(gw);
+    peers_close(gw);
     timer_cancel(loop, &gw->parked_timer);
     timer_cancel(loop, &gw->ping_timer);
     timer_cancel(loop, &gw->settle_timer);
@@ -95,10 +101,27 @@ static void gatewayworker_free(struct upstream *u)
     loop_hook_remove(loop, &gw->flush_hook);
     gw_args_fini(&gw->args);
     free(gw->workers);
+    free(gw->numbers);
+    free(gw->link_table);
     free(gw);
 }
 
+static void start(struct upstream *u)
+{
+    struct gatewayworker *gw = gatewayworker_of(u);
+    loop_hook_add(u->host->loop, &gw->flush_hook);
+    peers_start(gw);
+}
+
+static struct net_listener *listener(struct upstream *u)
+{
+    struct gatewayworker *gw = gatewayworker_of(u);
+    return gw->listener.ops != NULL ? &gw->listener : NULL;
+}
+
 static const struct upstream_ops gatewayworker_ops = {
+    .listener = listener,
+    .start = start,
     .client_connected = event_connected,
     .client_handshaken = event_handshaken,
     .client_message = event_message,
@@ -109,21 +132,6 @@ static const struct upstream_ops gatewayworker_ops = {
     .is_finished = is_finished,
     .free = gatewayworker_free,
 };
-
-static int start_registers(struct gatewayworker *gw)
-{
-    const struct config_addresses *addresses = &gw_config(gw)->register_address;
-    gw->registers = calloc(addresses->n, sizeof(struct register_client *));
-    if (gw->registers == NULL && addresses->n > 0)
-        return -ENOMEM;
-    for (size_t i = 0; i < addresses->n; i++) {
-        struct register_client *r = register_client_new(gw->up.host, &addresses->list[i]);
-        if (r == NULL)
-            return -ENOMEM;
-        gw->registers[gw->n_registers++] = r;
-    }
-    return 0;
-}
 
 static void init(struct gatewayworker *gw, const struct gatewayworker_options *opt)
 {
@@ -143,7 +151,9 @@ static void init(struct gatewayworker *gw, const struct gatewayworker_options *o
     gw->unpark_task.run = park_release_slice;
     gw->waiting_task.run = link_run_waiting;
     gw->flush_hook.run = end_of_turn;
-    loop_hook_add(opt->host->loop, &gw->flush_hook);
+    list_init(&gw->leaving);
+    list_init(&gw->late_closes);
+    link_queue_init(&gw->homeless.queue, opt->host->estate);
     /* PHP's rule: workers on this machine need no keep-alive. */
     if (gw->head.local_ip != UINT32_C(0x7f000001))
         timer_set(opt->host->loop, &gw->ping_timer, gw_config(gw)->worker_ping_interval * 1000,
@@ -158,9 +168,11 @@ struct upstream *gatewayworker_new(const struct gatewayworker_options *opt, int 
         return NULL;
     }
     init(gw, opt);
-    int err = link_listen(gw, opt->internal_fd);
+    int err = peers_open(gw);
+    if (err == 0 && opt->listens)
+        err = link_listen(gw, opt->internal_fd);
     if (err == 0)
-        err = start_registers(gw);
+        err = succession_begin(gw);
     if (err != 0) {
         gatewayworker_free(&gw->up);
         *ret_err = err;

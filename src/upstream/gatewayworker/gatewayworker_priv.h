@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MIT
 /* The parts of the GatewayWorker upstream, and who owns what:
  *
- *   gatewayworker ── links: every internal connection (worker or GatewayClient), list
- *                 ── workers[]: those with a link, dense, for the choice
+ *   gatewayworker ── links: every internal connection (worker or GatewayClient) of this shard, list
+ *                 ── workers[]: all of the node that can be reached, dense, for the choice
  *                 ── gone: workers whose link ended and whose clients are not all bound anew yet
  *                 ── parked: events that wait because no worker is there
- *   worker ── link (or NULL: gone), clients[] bound to it, paused[] of them
- *   link   ── in: bytes not executed yet, queue: bytes not written yet, job: a command in slices
+ *                 ── peers[]: the other shards, and stand-ins for those of their links that have asked us
+ *                 ── leaving: what peers had sent to workers of this shard that are gone, going back to them
+ *   worker ── link (or NULL: its link is on another shard, or gone), clients[] bound to it, the paused ones
+ * first link   ── in: bytes not executed yet, queue: bytes not written yet, job: a command in slices,
+ *             gathers: questions whose answers are not complete, in their order
  */
 #pragma once
 
 #include "base/bytes.h"
 #include "base/list.h"
+#include "common/node_shared.h"
+#include "estate/estate.h"
 #include "loop/loop.h"
+#include "mesh/mesh.h"
 #include "proto/gw/command.h"
 #include "proto/gw/packet.h"
 #include "upstream/gatewayworker/gatewayworker.h"
@@ -20,9 +26,12 @@
 #include "upstream/upstream_priv.h"
 
 struct gatewayworker;
+struct gather;
 struct job;
-struct register_client;
+struct succession;
 
+/* A connection, or the stand-in for one that another shard has (peer.c): it has no connection, executes what
+ * its original sends on, and answers to that. */
 struct link {
     struct net_conn
         conn; /* not open: the peer is gone, what it had asked for is still being done (link.c, on_closed) */
@@ -45,30 +54,80 @@ struct link {
     struct timer timer;  /* one of: until it has shown the secret key; until it has closed after we have; now:
                             it fails */
     bool ending;         /* we have closed: what it still says is not looked at */
+    bool decided;        /* it has said what it is: a worker, or not */
+    bool is_stand_in;
+    uint8_t shard;         /* stand-in: of its original */
+    bool stopped;          /* stand-in: its original was told to wait */
+    bool forgotten;        /* stand-in: its original is gone; freed when nothing is left to execute */
+    uint32_t number;       /* in gw->link_table; stand-in: in that of its original */
+    uint32_t question;     /* stand-in: number of the question that is being executed, 0: none */
+    uint64_t visited;      /* shards that have a stand-in for it, a bit each */
+    uint64_t stopped_by;   /* shards that have told it to wait */
+    uint64_t crowded_by;   /* shards for which too much of it waits here */
+    struct gather *gather; /* the question that is being executed, when others are asked too */
+    struct list gathers;
+    uint32_t n_gathers;
 };
 
+/* How much waits for a worker. OVERFULL: ON_CONNECT and ON_CLOSE, which pass the limit of one that does not
+ * read, have come to several times that; clients that come are turned away. */
+enum fullness { FULLNESS_NONE, FULLNESS_FULL, FULLNESS_OVERFULL };
+
+/* A worker of this node, wherever its link is.
+ *
+ *   here       link != NULL
+ *   elsewhere  shard has its link; events go there by the mesh
+ *   gone       in gw->gone; its clients are bound anew at their next event, or by the rebind task.
+ *              It was elsewhere: unsettled until that shard has sent back what had not reached the worker
+ *              (returned); what its clients say meanwhile is held, so that it does not overtake. */
 struct worker {
     struct gatewayworker *gw;
-    struct link *link; /* NULL: gone */
-    struct list gone;  /* in gw->gone, when gone */
+    struct link *link;
+    struct list gone;
     uint32_t position; /* in gw->workers, when not gone */
-    bool full;         /* more than send_to_worker_buffer_size is waiting */
-    uint64_t hash;     /* of key, for the router by client address */
-    char *label;       /* the key as logs show it, in quotes */
+    bool is_gone;
+    bool unsettled;
+    bool full;        /* more than send_to_worker_buffer_size is waiting */
+    uint8_t fullness; /* here: what the other shards were told; elsewhere: what its shard says */
+    uint8_t shard;    /* that has (had) its link */
+    uint32_t number;  /* over the node (common/node_shared.h); with since: this one and no other, ever */
+    uint64_t since;   /* ns: the later of two with one key replaces the earlier */
+    uint64_t hash;    /* of key, for the router by client address and for successors */
+    char *label;      /* the key as logs show it, in quotes */
+    struct link_queue returned, held; /* while unsettled */
     struct upstream_client **clients;
     uint32_t n_clients, cap_clients;
-    struct upstream_client **paused;
-    uint32_t n_paused, cap_paused;
+    uint32_t n_paused; /* of clients, the first ones */
     size_t key_len;
     char key[]; /* remote ip + ":" + worker_key, zero-terminated */
 };
 
-/* Events of one client (or of several that are gone) that wait because no worker is there: encoded packets.
- */
+/* A worker of this shard is gone; what other shards' clients had said to it goes back to them (peer.c). */
+struct leaving {
+    struct list node; /* in gw->leaving */
+    uint32_t number;
+    uint64_t since;
+    uint64_t acks_missing;       /* shards that may still send it something */
+    struct link_queue returning; /* their packets, and notes of our own in between */
+    struct slice next;           /* taken off its front, but there was no room for it; data NULL: none */
+};
+
+/* Another shard. */
+struct peer {
+    struct link **stand_ins; /* by the number of their originals; NULL: none */
+    uint32_t cap_stand_ins;
+    uint32_t deaths;            /* of it that we know of */
+    uint64_t adds_sent;         /* commands sent to it that add names, on its scale (adds_done) */
+    bool wants_to_be_told;      /* it has begun anew; what goes back to it must go first */
+    bool has_told;              /* we have begun anew, and it has told us its workers */
+    struct link_queue returned; /* came back of clients that are gone, before the first LEFT_DONE */
+};
+
+/* Events of one client that wait because no worker is there: encoded packets. */
 struct parked {
-    struct list node;               /* in gw->parked, in the order of coming */
-    struct list timed;              /* in gw->parked_timed, once a message is among them */
-    struct upstream_client *client; /* NULL: gone */
+    struct list node;  /* in gw->parked, in the order of coming */
+    struct list timed; /* in gw->parked_timed, once a message is among them */
+    struct upstream_client *client;
     struct bytes packets;
     uint64_t since_ms; /* when the first message came */
     uint32_t n_events, n_messages;
@@ -76,26 +135,52 @@ struct parked {
     bool has_connect; /* ON_CONNECT is among them: no worker has heard of the client */
 };
 
+/* Events of clients that are gone, for whom no worker is there: in the estate, lest an ON_CLOSE be lost. */
+struct homeless {
+    struct link_queue queue;
+    uint32_t n_events, n_messages;
+    struct slice next; /* taken off the front already; data NULL: none */
+    uint64_t since_ms; /* when the first message came */
+};
+
 struct gatewayworker {
     struct upstream up;
     struct net_listener listener;
     struct gw_packet head; /* local_ip and local_port filled: the template of every event */
     struct list links, dirty, waiting;
-    uint32_t n_links;
+    uint32_t n_links, n_undecided;
+    struct link **link_table; /* by number; NULL: free */
+    uint32_t cap_link_table, next_link_number;
     struct worker **workers;
-    uint32_t n_workers, cap_workers;
+    uint32_t n_workers, cap_workers, n_here;
+    struct worker **numbers; /* workers here, by number / n_shards */
+    uint32_t cap_numbers;
     struct list gone;
+    uint32_t n_unsettled; /* of gone */
     struct list parked, parked_timed;
+    struct homeless homeless;
     size_t parked_bytes;
     struct timer parked_timer, ping_timer, settle_timer, finish_timer;
-    struct loop_task rebind_task, resume_task, unpark_task, waiting_task;
+    struct loop_task rebind_task, resume_task, unpark_task, waiting_task, return_task;
     struct loop_hook flush_hook;
     uint32_t round_robin;
     uint32_t n_asked; /* times that a client asked whether to go on */
     uint64_t random;
     struct gw_args args; /* scratch of commands that run in one go */
-    unsigned n_registers;
-    struct register_client **registers;
+    /* The node. */
+    unsigned me, n_shards;
+    struct node_shared *shared;
+    struct mesh *mesh;
+    struct peer *peers; /* n_shards */
+    struct loop_hook deaths_hook;
+    uint32_t deaths;         /* of all shards, as far as we know */
+    struct list late_closes; /* ON_CLOSEs that wait for room to another shard (handover.c) */
+    struct list leaving;
+    struct leaving orphans; /* the same for workers of a predecessor of ours */
+    uint32_t last_question;
+    uint32_t n_bases; /* of adds_sent (peer.c) */
+    bool finishing;
+    struct succession *succession; /* NULL: there is nothing left to settle */
 };
 
 static inline struct gatewayworker *gatewayworker_of(struct upstream *u)
@@ -117,6 +202,32 @@ static inline void gw_count(struct gatewayworker *gw, enum counter_id id, uint64
     counter_add(gw->up.host->counters, id, n);
 }
 
+static inline bool gw_is_alone(const struct gatewayworker *gw)
+{
+    return gw->n_shards == 1;
+}
+/* The shard that a connection id belongs to. */
+static inline unsigned gw_shard_of(uint32_t connection_id)
+{
+    return connection_id >> CONNECTION_SEQ_BITS;
+}
+
+/* Marks of our own in the flag byte of a packet that waits in the estate; never sent.
+ * COUNTED: it was counted as handed to a worker before. LAST: of one client, it comes after all packets
+ * without this mark (a successor finds several queues, whose order it does not know). */
+#define PACKET_FLAG_AT 21
+#define PACKET_COUNTED 0x80
+#define PACKET_LAST    0x40
+static inline uint8_t packet_marks(struct slice packet)
+{
+    return packet.data[PACKET_FLAG_AT] & (PACKET_COUNTED | PACKET_LAST);
+}
+/* In a queue of ours, off which it has been taken. */
+static inline void packet_unmark(struct slice packet)
+{
+    ((uint8_t *)packet.data)[PACKET_FLAG_AT] &= (uint8_t) ~(PACKET_COUNTED | PACKET_LAST);
+}
+
 /* ---- link.c */
 int link_listen(struct gatewayworker *gw, int internal_fd);
 /* Ends the link at once; a worker's clients are bound anew, its unwritten events move to others. */
@@ -126,6 +237,8 @@ void link_close(struct link *l, bool hard);
 void link_end(struct link *l);
 /* The worker's name for the log, in quotes; \"\" for a link that is none. */
 const char *link_label(const struct link *l);
+/* The peer's address, or "shard N" for a stand-in; static memory. */
+const char *link_peer_text(const struct link *l);
 /* Something was queued: written at the end of the turn. */
 void link_touch(struct link *l);
 /* Write now what is possible. */
@@ -139,8 +252,19 @@ bool link_run_waiting(struct loop_task *task);
 bool link_put_event(struct link *l, const struct gw_packet *p);
 bool link_put_packet(struct link *l, const uint8_t *packet, size_t len);
 /* Append a reply (u32 length + payload, given in parts). Without memory the link is closed soon, since
- * replies carry no id and the next ones would be taken for this one. */
+ * replies carry no id and the next ones would be taken for this one. Only gather.c: replies have an order. */
 void link_put_reply(struct link *l, const struct slice *parts, unsigned n);
+/* It has said what it is. */
+void link_decided(struct link *l);
+/* What the placement of internal connections looks at: workers here, and links that may become some. */
+void link_publish_count(struct gatewayworker *gw);
+/* Stand-ins: one is made at the first command of its original; executes (or keeps) what that sends on. */
+struct link *link_stand_in(struct gatewayworker *gw, unsigned shard, uint32_t number);
+void link_stand_in_command(struct link *l, uint32_t question, const uint8_t *packet, size_t len);
+/* Its original is gone. */
+void link_stand_in_forget(struct link *l);
+/* The question has all its answers, or fewer wait: the link may go on. */
+void link_gathered(struct link *l);
 
 /* ---- worker.c */
 /* The link has said that it is the worker of that key: it replaces an older link of the same key. 0 or
@@ -148,20 +272,136 @@ void link_put_reply(struct link *l, const struct slice *parts, unsigned n);
 int worker_attach(struct link *l, struct slice worker_key);
 /* Its link ends: events not yet written go to other workers (or wait), clients are bound anew. */
 void worker_detach(struct link *l);
+/* Another shard says that it has this worker. */
+void worker_came(struct gatewayworker *gw, unsigned shard, uint32_t number, uint64_t since,
+                 enum fullness fullness, struct slice key);
+/* It is gone there; the other shard sends back what it has of ours, then worker_settled. */
+void worker_lost(struct worker *w);
+/* returned_before: came back before it was known whose it was; is empty afterwards. */
+void worker_settled(struct worker *w, struct link_queue *returned_before);
+/* At the end of everything: w goes, its clients are bound to nobody. */
+void worker_forget(struct worker *w);
+/* Of a worker elsewhere, gone ones included. NULL: not known. */
+struct worker *worker_elsewhere(struct gatewayworker *gw, uint32_t number, uint64_t since);
+/* Of a worker here. */
+static inline struct worker *worker_here(struct gatewayworker *gw, uint32_t number, uint64_t since)
+{
+    uint32_t at = number / gw->n_shards;
+    struct worker *w = at < gw->cap_numbers ? gw->numbers[at] : NULL;
+    return w != NULL && w->since == since ? w : NULL;
+}
+/* What a client's record in the estate says of its worker: a part of the hash of its key, not 0. */
+static inline uint32_t worker_mark(const struct worker *w)
+{
+    return (uint32_t)w->hash | 1;
+}
+struct worker *worker_of_mark(struct gatewayworker *gw, uint32_t mark);
 /* The worker that c's events go to, chosen now when it has none (or its own is gone); NULL: there is none. */
 struct worker *worker_of(struct gatewayworker *gw, struct upstream_client *c);
 /* A worker for events of clients that are gone: always the same one, so that they keep their order. NULL:
  * none. */
 struct worker *worker_any(struct gatewayworker *gw);
+/* New clients are turned away: see enum fullness. */
+bool worker_is_overfull(const struct worker *w);
 void worker_unbind(struct upstream_client *c);
 void worker_queue_changed(struct worker *w);
-/* Remember c as paused by its worker. False without memory. */
-bool worker_pause(struct worker *w, struct upstream_client *c);
+/* Elsewhere: look again whether it is full (fullness or the backlog has changed). */
+void worker_look_at_full(struct worker *w);
+/* c is not read until its worker is. */
+void worker_pause(struct upstream_client *c);
 void worker_unpause(struct upstream_client *c);
+/* Packets of clients of this shard that did not reach a worker, in their order (then NULL: one queue): each
+ * to its client's worker of now; those of clients that are gone all to one, so that they keep their order
+ * too; are_newest: what is homeless already came before them, else after. Packets of other shards' clients go
+ * to `back`. */
+void worker_move_events(struct gatewayworker *gw, struct link_queue *from, struct link_queue *then,
+                        struct leaving *back, bool are_newest);
 void worker_rebind_all(struct timer *t);
 bool worker_rebind_slice(struct loop_task *task);
 bool worker_resume_slice(struct loop_task *task);
 void worker_ping_all(struct timer *t);
+
+/* ---- handover.c: an event to a worker, wherever its link is */
+/* Hand an event to it: to its link, to its shard, or to what is held for it. False: without memory. */
+bool worker_put_event(struct worker *w, const struct gw_packet *p);
+bool worker_put_packet(struct worker *w, const uint8_t *packet, size_t len);
+/* The same for a packet of a client that is gone: 0 once it is where a successor of ours finds it or need
+ * not; -EAGAIN: it would wait in our memory only; -ENOMEM. */
+int worker_try_packet(struct worker *w, struct slice packet);
+/* Its ON_CLOSE of c, after which c's record in the estate goes, at the moment at which that is safe. */
+bool worker_put_close(struct worker *w, struct upstream_client *c, const struct gw_packet *p);
+/* At the end, when the mesh is gone: those that never got room are given up (the mesh has counted them). */
+void handover_forget_late_closes(struct gatewayworker *gw);
+
+/* ---- peer.c: the other shards of the node */
+int peers_open(struct gatewayworker *gw);
+void peers_start(struct gatewayworker *gw);
+void peers_close(struct gatewayworker *gw);
+/* Nothing of ours is on its way to another shard. */
+bool peers_are_flushed(const struct gatewayworker *gw);
+/* No other shard waits for what it had sent to a worker that was here. */
+bool peers_have_all_back(const struct gatewayworker *gw);
+void peer_worker_came(struct worker *w);
+void peer_worker_full(struct worker *w);
+/* What of w's queue belongs to other shards' clients goes back to them. */
+struct leaving *peer_worker_left(struct worker *w);
+bool peer_send_event(struct worker *w, const struct slice *packet, unsigned n);
+/* As peer_send_event, for a lifecycle event: visible at once when there is room. */
+int peer_try_event(struct worker *w, const struct slice *packet, unsigned n);
+bool peer_send_event_noted(struct worker *w, const struct slice *packet, unsigned n, struct mesh_note *note);
+void peer_ack_left(struct gatewayworker *gw, const struct worker *w);
+/* A command of l for the clients of another shard. question: 0 for none. */
+void peer_send_command(struct link *l, unsigned shard, uint32_t question, const struct gw_packet *p);
+void peer_link_gone(struct link *l);
+/* Stand-in l answers its question, or tells its original to wait or go on. */
+void peer_answer(struct link *l, bool failed, const struct slice *parts, unsigned n);
+void peer_link_flow(struct link *l, bool stop);
+/* ---- summary.c */
+/* Shards other than ours that may hold a client of one of these names (or any client), a bit each. What l has
+ * asked for before counts. */
+uint64_t peers_with_members(const struct gatewayworker *gw);
+uint64_t peers_with_uid(const struct gatewayworker *gw, struct slice name);
+uint64_t peers_with_group(const struct gatewayworker *gw, struct slice name);
+/* A packet that a predecessor had for a worker goes back to the shard of its client. False: no memory. */
+bool peer_return_orphan(struct gatewayworker *gw, struct slice packet);
+bool peer_return_slice(struct loop_task *task);
+/* Another shard, and it has a process. */
+static inline bool peer_is_there(const struct gatewayworker *gw, unsigned shard)
+{
+    return shard != gw->me && NODE_LOAD(gw->shared->shards[shard].phase) != NODE_DOWN;
+}
+/* More than that waiting for one shard: a link that sends it still more, or answers its questions, waits
+ * until it is gone. */
+#define PEER_CROWDED (4u << 20)
+static inline bool peer_is_crowded(const struct gatewayworker *gw, unsigned shard)
+{
+    return mesh_waiting(gw->mesh, shard) > PEER_CROWDED;
+}
+
+/* ---- gather.c: answers, in the order of the questions of each link */
+/* Begin a question of l that goes to these shards too. NULL without memory. */
+struct gather *gather_new(struct link *l, const struct gw_packet *p, uint64_t shards);
+uint32_t gather_question(const struct gather *g);
+/* One shard's part. */
+void gather_part(struct gather *g, unsigned shard, bool failed, const uint8_t *data, size_t len);
+void gather_answer(struct link *l, uint32_t question, unsigned shard, bool failed, const uint8_t *data,
+                   size_t len);
+/* That shard is dead: nothing waits for it. */
+void gather_shard_died(struct gatewayworker *gw, unsigned shard);
+void gathers_free(struct link *l);
+/* Our own part of the question that l is executing; it is the whole answer when nobody else was asked. */
+void gather_own_part(struct link *l, const struct gw_packet *p, bool failed, struct bytes *part);
+/* The answer to a question about one client, as it goes over the wire. */
+void gather_reply(struct link *l, struct slice reply);
+
+/* ---- succession.c: what a predecessor of ours left behind */
+int succession_begin(struct gatewayworker *gw);
+void succession_free(struct gatewayworker *gw);
+/* Every shard has told us its workers (or a worker came): ON_CLOSE can go to them. */
+void succession_look(struct gatewayworker *gw);
+/* A packet of a client that is not here came back from another shard. True: kept, until its ON_CLOSE is due.
+ */
+bool succession_returned(struct gatewayworker *gw, struct slice packet);
 
 /* ---- event.c: from clients to workers */
 void event_connected(struct upstream *u, struct upstream_client *c);
@@ -177,13 +417,20 @@ void event_closed(struct upstream *u, struct upstream_client *c);
 /* ---- park.c: while no worker is there */
 /* Keep an event of c. False: past a bound or without memory; then c is to be closed (nothing was kept). */
 bool park_event(struct gatewayworker *gw, struct upstream_client *c, const struct gw_packet *p);
-/* Keep a packet that had been queued to a worker that left; c NULL: its client is gone. Without bounds: it
- * was counted where it came from. *gone: NULL before the first packet of that worker. False without memory.
- */
-bool park_packet(struct gatewayworker *gw, struct upstream_client *c, struct slice packet,
-                 struct parked **gone);
-/* c is gone: its ON_CLOSE joins what waits, or all is forgotten when no worker ever heard of it. */
+/* Keep a packet of c that had been queued to a worker that left. Without bounds: it was counted where it
+ * came from. False without memory. */
+bool park_packet(struct gatewayworker *gw, struct upstream_client *c, struct slice packet);
+/* The same for a client that is gone. counted: as handed to a worker, before. */
+bool park_homeless(struct gatewayworker *gw, struct slice packet, bool counted);
+/* Only into that queue, which is not (yet) the shard's. */
+bool park_append(struct homeless *h, struct slice packet, bool counted);
+/* All of `more` comes before (first) or behind what is homeless already. */
+void park_homeless_all(struct gatewayworker *gw, struct homeless *more, bool first);
+/* c is gone: its ON_CLOSE and what waits become homeless, or all is forgotten when no worker ever heard of
+ * it. */
 void park_client_closed(struct gatewayworker *gw, struct upstream_client *c, const struct gw_packet *p);
+/* p, encoded. False without memory. */
+bool park_append_packet(struct bytes *b, const struct gw_packet *p);
 /* Hand what waits for c to its worker, now that there is one. */
 void park_release(struct gatewayworker *gw, struct parked *p, struct worker *w);
 bool park_release_slice(struct loop_task *task);
@@ -203,6 +450,6 @@ bool command_payload(struct gatewayworker *gw, const struct gw_packet *p, struct
                      struct slice *ret);
 void command_refused(struct link *l, const struct gw_packet *p, const char *why);
 
-/* ---- register_client.c */
-struct register_client *register_client_new(struct upstream_host *host, const struct config_address *address);
-void register_client_free(struct register_client *r);
+/* c's record in the estate: from the moment that a worker is told of it until its ON_CLOSE is safe. */
+void record_add(struct gatewayworker *gw, struct upstream_client *c);
+void record_remove(struct gatewayworker *gw, struct upstream_client *c);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 /* Elements of a query that are looked at in one go. */
@@ -46,13 +47,43 @@ bool seen_set_add(struct seen_set *s, uint64_t v)
     return true;
 }
 
+bool seen_set_has(const struct seen_set *s, uint64_t v)
+{
+    size_t at = (v * UINT64_C(0x9E3779B97F4A7C15)) >> 20;
+    for (; s->cap > 0 && s->slots[at & (s->cap - 1)] != 0; at++)
+        if (s->slots[at & (s->cap - 1)] == v)
+            return true;
+    return false;
+}
+
 void seen_set_fini(struct seen_set *s)
 {
     free(s->slots);
     *s = (struct seen_set){0};
 }
 
+bool job_is_new_name(struct seen_set *s, struct slice name)
+{
+    uint64_t h = hash_bytes(name.data, name.len);
+    return seen_set_add(s, h != 0 ? h : 1);
+}
+
 /* ---- targets */
+
+uint64_t targets_shards(const struct gatewayworker *gw, const struct targets *t)
+{
+    uint64_t found = 0;
+    if (t->all)
+        return peers_with_members(gw);
+    for (size_t i = 0; i < t->groups.n; i++)
+        found |= peers_with_group(gw, t->groups.items[i]);
+    for (size_t i = 0; i < t->uids.n; i++)
+        found |= peers_with_uid(gw, t->uids.items[i]);
+    for (size_t i = 0; i < t->n_ids; i++)
+        if (gw_shard_of(t->ids[i]) < gw->n_shards)
+            found |= UINT64_C(1) << gw_shard_of(t->ids[i]);
+    return found & ~(UINT64_C(1) << gw->me);
+}
 
 size_t targets_count(const struct gatewayworker *gw, const struct targets *t)
 {
@@ -191,10 +222,34 @@ static struct job *job_sliced(const struct job *small)
     return NULL;
 }
 
+static bool is_query(const struct job_kind *kind)
+{
+    return kind->sliced == COUNTER_queries_sliced;
+}
+
 static size_t at_once(const struct job *j)
 {
     struct upstream_host *host = j->gw->up.host;
-    return j->kind->sliced == COUNTER_fanouts_sliced ? host->ops->room(host) : QUERY_AT_ONCE;
+    return is_query(j->kind) ? QUERY_AT_ONCE : host->ops->room(host, true);
+}
+
+/* The other shards do their part meanwhile. */
+static void scatter(struct job *j)
+{
+    struct link *l = j->link;
+    uint64_t shards = l->is_stand_in || gw_is_alone(j->gw) ? 0 : j->kind->shards(j);
+    uint32_t question = 0;
+    if (shards != 0 && is_query(j->kind)) {
+        l->gather = gather_new(l, &j->p, shards | UINT64_C(1) << j->gw->me);
+        if (l->gather == NULL) {
+            command_refused(l, &j->p, "no memory to ask the other shards");
+            return;
+        }
+        question = gather_question(l->gather);
+    }
+    for (unsigned i = 0; shards != 0; i++, shards >>= 1)
+        if ((shards & 1) != 0)
+            peer_send_command(l, i, question, &j->p);
 }
 
 void job_start(struct link *l, const struct gw_packet *p, const struct job_kind *kind)
@@ -204,6 +259,8 @@ void job_start(struct link *l, const struct gw_packet *p, const struct job_kind 
     if (err != 0)
         command_refused(l, p,
                         err == -ENOMEM ? "no memory" : "ext_data is not the JSON that this command takes");
+    else
+        scatter(&small);
     struct job *big = NULL;
     if (err == 0 && kind->estimate(&small) > at_once(&small))
         big = job_sliced(&small);
@@ -275,11 +332,16 @@ static bool fanout_step(struct job *j)
 
 static void fanout_finish(struct job *j)
 {
-    gw_count(j->gw, COUNTER_fanouts, 1);
+    gw_count(j->gw, COUNTER_fanouts, !j->link->is_stand_in);
 }
 
-static const struct job_kind fanout_kind = {fanout_read, fanout_estimate, fanout_step, fanout_finish,
-                                            COUNTER_fanouts_sliced};
+static uint64_t fanout_shards(const struct job *j)
+{
+    return targets_shards(j->gw, &j->targets);
+}
+
+static const struct job_kind fanout_kind = {fanout_read,   fanout_estimate, fanout_step,
+                                            fanout_finish, fanout_shards,   COUNTER_fanouts_sliced};
 
 void job_fanout(struct link *l, const struct gw_packet *p)
 {

@@ -14,7 +14,10 @@ struct seen_set {
 };
 /* True when it is new. Without memory everything is new. */
 bool seen_set_add(struct seen_set *s, uint64_t v);
+bool seen_set_has(const struct seen_set *s, uint64_t v);
 void seen_set_fini(struct seen_set *s);
+/* A name named twice is one key of the answer. */
+bool job_is_new_name(struct seen_set *s, struct slice name);
 
 /* Which clients a job goes to: all, or those of lists, one after the other. */
 struct targets {
@@ -38,6 +41,8 @@ struct job_kind {
     bool (*step)(struct job *j);
     /* All is done, or the arguments were refused (a query is answered all the same). */
     void (*finish)(struct job *j);
+    /* Other shards that it concerns, a bit each. */
+    uint64_t (*shards)(const struct job *j);
     enum counter_id sliced; /* counts those that ran in slices */
 };
 
@@ -56,7 +61,7 @@ struct job {
     struct upstream_message message;
     struct bytes scratch;
     /* query */
-    struct bytes reply; /* the elements so far */
+    struct bytes reply; /* our part of the answer (gather.c), so far */
     uint32_t n_reply;
     struct seen_set seen;
     struct gw_names names; /* uids or groups asked for */
@@ -80,9 +85,10 @@ static inline bool job_slice_over(struct job *j)
     if (!j->sliced || ++j->steps % 64 != 0)
         return false;
     struct upstream_host *host = j->gw->up.host;
-    return loop_turn_left_ns(host->loop) == 0 || host->ops->room(host) == 0;
+    return loop_turn_left_ns(host->loop) == 0 || host->ops->room(host, true) == 0;
 }
 
+uint64_t targets_shards(const struct gatewayworker *gw, const struct targets *t);
 size_t targets_count(const struct gatewayworker *gw, const struct targets *t);
 /* The next client, NULL: no more. */
 struct upstream_client *targets_next(struct gatewayworker *gw, struct targets *t);

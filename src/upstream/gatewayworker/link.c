@@ -17,13 +17,20 @@
 #define HELD_TURNS_MAX 8
 /* Packets executed between two looks at the clock. */
 #define SLICE 64
+/* Questions of one link that may wait for their answers. */
+#define GATHERS_MAX 1000
+/* Commands that a stand-in keeps before its original is told to wait. */
+#define STAND_IN_INPUT_MAX (1u << 20)
 
 static const struct net_conn_ops link_conn_ops;
 
-static const char *peer_text(const struct link *l)
+const char *link_peer_text(const struct link *l)
 {
     static char text[NET_ADDR_STRLEN];
-    return net_addr_format(&l->peer, text, sizeof text);
+    if (!l->is_stand_in)
+        return net_addr_format(&l->peer, text, sizeof text);
+    snprintf(text, sizeof text, "shard %u", l->shard);
+    return text;
 }
 
 const char *link_label(const struct link *l)
@@ -35,7 +42,7 @@ static void on_auth_timeout(struct timer *t)
 {
     struct link *l = CONTAINER_OF(t, struct link, timer);
     gw_count(l->gw, COUNTER_link_unauthorized, 1);
-    LOG(LOG_WARN, "link_auth_timeout", "peer=%s", peer_text(l));
+    LOG(LOG_WARN, "link_auth_timeout", "peer=%s", link_peer_text(l));
     link_close(l, false);
 }
 
@@ -48,8 +55,45 @@ static void on_end_timeout(struct timer *t)
 static void on_failed(struct timer *t)
 {
     struct link *l = CONTAINER_OF(t, struct link, timer);
-    LOG(LOG_ERROR, "link_no_memory", "peer=%s", peer_text(l));
+    LOG(LOG_ERROR, "link_no_memory", "peer=%s", link_peer_text(l));
     link_close(l, true);
+}
+
+void link_publish_count(struct gatewayworker *gw)
+{
+    NODE_STORE(gw->shared->shards[gw->me].links, gw->n_here + gw->n_undecided);
+}
+
+void link_decided(struct link *l)
+{
+    if (l->decided)
+        return;
+    l->decided = true;
+    l->gw->n_undecided--;
+    link_publish_count(l->gw);
+}
+
+/* A number of its own. False without memory. */
+static bool enter_table(struct link *l)
+{
+    struct gatewayworker *gw = l->gw;
+    if (gw->n_links >= gw->cap_link_table) {
+        uint32_t cap = gw->cap_link_table == 0 ? 64 : gw->cap_link_table * 2;
+        struct link **table = realloc(gw->link_table, cap * sizeof(struct link *));
+        if (table == NULL)
+            return false;
+        memset(table + gw->cap_link_table, 0, (cap - gw->cap_link_table) * sizeof(struct link *));
+        gw->next_link_number = gw->cap_link_table;
+        gw->link_table = table;
+        gw->cap_link_table = cap;
+    }
+    uint32_t at = gw->next_link_number;
+    while (gw->link_table[at % gw->cap_link_table] != NULL)
+        at++;
+    l->number = at % gw->cap_link_table;
+    gw->link_table[l->number] = l;
+    gw->next_link_number = l->number + 1;
+    return true;
 }
 
 static struct net_conn *on_accepted(struct net_listener *listener, const struct net_addr *peer,
@@ -57,14 +101,24 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
 {
     struct gatewayworker *gw = CONTAINER_OF(listener, struct gatewayworker, listener);
     struct link *l = gw->n_links < gw_config(gw)->max_links ? calloc(1, sizeof *l) : NULL;
+    if (l != NULL) {
+        l->gw = gw;
+        if (!enter_table(l)) {
+            free(l);
+            l = NULL;
+        }
+    }
     if (l == NULL) {
         gw_count(gw, COUNTER_link_refused, 1);
         LOG(LOG_WARN, "link_refused", "links=%u hint=\"raise max_links, or look who opens so many\"",
             gw->n_links);
         return NULL;
     }
-    l->gw = gw;
     l->peer = *peer;
+    list_init(&l->gathers);
+    link_queue_init(&l->queue, gw->up.host->estate);
+    gw->n_undecided++;
+    link_publish_count(gw);
     l->conn.ops = &link_conn_ops;
     l->authorized = gw_config(gw)->secret_key[0] == '\0';
     list_append(&gw->links, &l->node);
@@ -97,23 +151,38 @@ int link_listen(struct gatewayworker *gw, int internal_fd)
     return net_listen(net, &gw->listener, &addr, 1024);
 }
 
+static void leave_tables(struct link *l)
+{
+    struct gatewayworker *gw = l->gw;
+    if (l->is_stand_in) {
+        gw->peers[l->shard].stand_ins[l->number] = NULL;
+        return;
+    }
+    link_decided(l);
+    link_publish_count(gw);
+    gw->link_table[l->number] = NULL;
+    peer_link_gone(l);
+    list_remove(&l->node);
+    gw->n_links--;
+    gw_count(gw, COUNTER_link_closed, 1);
+    counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
+}
+
 /* The connection is released already: everything else of the link. */
 static void link_release(struct link *l)
 {
     struct gatewayworker *gw = l->gw;
     if (l->worker != NULL)
         worker_detach(l);
+    gathers_free(l);
     if (l->job != NULL)
         job_free(l->job);
     timer_cancel(gw->up.host->loop, &l->timer);
-    list_remove(&l->node);
+    leave_tables(l);
     list_remove(&l->dirty);
     list_remove(&l->waiting);
     bytes_fini(&l->in);
     link_queue_fini(&l->queue);
-    gw->n_links--;
-    gw_count(gw, COUNTER_link_closed, 1);
-    counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
     free(l);
 }
 
@@ -130,6 +199,7 @@ void link_end(struct link *l)
 {
     if (l->worker != NULL)
         worker_detach(l);
+    link_publish_count(l->gw);
     link_flush(l);
     if (!net_conn_is_open(&l->conn))
         return; /* its work goes on without it, on_closed */
@@ -165,6 +235,7 @@ bool link_put_event(struct link *l, const struct gw_packet *p)
         memcpy(at, p->ext.data, p->ext.len);
     if (p->body.len > 0)
         memcpy(at + p->ext.len, p->body.data, p->body.len);
+    link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, len);
     l->grew = true;
     l->urgent |= p->cmd == GW_CMD_ON_MESSAGE;
@@ -178,8 +249,10 @@ bool link_put_packet(struct link *l, const uint8_t *packet, size_t len)
     if (at == NULL)
         return false;
     memcpy(at, packet, len);
+    link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, len);
-    l->urgent = true;
+    l->grew = true;
+    l->urgent |= packet[4] == GW_CMD_ON_MESSAGE;
     link_touch(l);
     return true;
 }
@@ -201,6 +274,7 @@ void link_put_reply(struct link *l, const struct slice *parts, unsigned n)
     for (unsigned i = 0; i < n; at += parts[i++].len)
         if (parts[i].len > 0)
             memcpy(at, parts[i].data, parts[i].len);
+    link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, 4 + len);
     gw_count(l->gw, COUNTER_link_replies, 1);
     l->urgent = true;
@@ -282,7 +356,15 @@ bool link_flush_all(struct loop_hook *hook)
 static bool no_room(const struct link *l)
 {
     struct upstream_host *host = l->gw->up.host;
-    return host->ops->room(host) == 0;
+    return host->ops->room(host, false) == 0;
+}
+
+/* Other shards have to take, or to answer, something first. */
+static bool waits_for_peers(const struct link *l)
+{
+    if (l->is_stand_in)
+        return peer_is_crowded(l->gw, l->shard);
+    return l->n_gathers >= GATHERS_MAX || (l->stopped_by | l->crowded_by) != 0;
 }
 
 static void pause_reading(struct link *l)
@@ -295,7 +377,7 @@ static void pause_reading(struct link *l)
 /* May the next packet run? If not, reading stops; whoever is waited for calls link_continue. */
 static bool may_execute(struct link *l)
 {
-    if (l->job == NULL && !replies_pile_up(l)) {
+    if (l->job == NULL && !replies_pile_up(l) && !waits_for_peers(l)) {
         if (!no_room(l))
             return true;
         wait_for_turn(l); /* deliveries of this turn are used up */
@@ -307,7 +389,8 @@ static bool may_execute(struct link *l)
 static void bad_packet(struct link *l, ssize_t err, const uint8_t *data, size_t len)
 {
     gw_count(l->gw, COUNTER_link_bad_packet, 1);
-    LOG(LOG_WARN, "link_bad_packet", "peer=%s worker=%s error=\"%s\" begins=%s", peer_text(l), link_label(l),
+    LOG(LOG_WARN, "link_bad_packet", "peer=%s worker=%s error=\"%s\" begins=%s", link_peer_text(l),
+        link_label(l),
         err == -EMSGSIZE ? "packet larger than worker_packet_size_max" : "lengths that do not fit the packet",
         log_quote(data, len < 28 ? len : 28));
 }
@@ -370,7 +453,7 @@ static bool keep(struct link *l, const uint8_t *data, size_t len)
 {
     if (len == 0 || bytes_append(&l->in, data, len))
         return true;
-    LOG(LOG_ERROR, "link_no_memory", "peer=%s bytes=%zu", peer_text(l), len);
+    LOG(LOG_ERROR, "link_no_memory", "peer=%s bytes=%zu", link_peer_text(l), len);
     link_close(l, true);
     return false;
 }
@@ -391,10 +474,120 @@ static void on_data(struct net_conn *c, uint8_t *data, size_t len)
         keep(l, data + used, len - (size_t)used);
 }
 
+/* ---- stand-ins: l->in holds the number of the question before each packet */
+
+struct link *link_stand_in(struct gatewayworker *gw, unsigned shard, uint32_t number)
+{
+    struct peer *peer = &gw->peers[shard];
+    if (number < peer->cap_stand_ins && peer->stand_ins[number] != NULL)
+        return peer->stand_ins[number];
+    while (number >= peer->cap_stand_ins) {
+        uint32_t cap = peer->cap_stand_ins == 0 ? 64 : peer->cap_stand_ins * 2;
+        struct link **grown = realloc(peer->stand_ins, cap * sizeof(struct link *));
+        if (grown == NULL)
+            return NULL;
+        memset(grown + peer->cap_stand_ins, 0, (cap - peer->cap_stand_ins) * sizeof(struct link *));
+        peer->stand_ins = grown;
+        peer->cap_stand_ins = cap;
+    }
+    struct link *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    l->gw = gw;
+    l->is_stand_in = l->authorized = l->decided = true;
+    l->shard = (uint8_t)shard;
+    l->number = number;
+    list_init(&l->gathers);
+    peer->stand_ins[number] = l;
+    return l;
+}
+
+static void stand_in_execute(struct link *l, uint32_t question, const uint8_t *packet, size_t len)
+{
+    struct gatewayworker *gw = l->gw;
+    struct gw_packet p;
+    if (gw_packet_decode(packet, len, len, &p) <= 0) {
+        gw_count(gw, COUNTER_peer_bad_message, 1);
+        return;
+    }
+    l->question = question;
+    command_execute(l, &p);
+    /* What its original has added is in our summary: it need not ask us for it any more. */
+    if (p.cmd == GW_CMD_BIND_UID || p.cmd == GW_CMD_JOIN_GROUP) {
+        uint64_t *done = &gw->shared->shards[gw->me].adds_done[l->shard];
+        NODE_STORE(*done, *done + 1);
+    }
+}
+
+void link_stand_in_command(struct link *l, uint32_t question, const uint8_t *packet, size_t len)
+{
+    if (l->in.len == l->in_done && may_execute(l)) {
+        stand_in_execute(l, question, packet, len);
+        return;
+    }
+    if (!bytes_append(&l->in, &question, sizeof question) || !bytes_append(&l->in, packet, len)) {
+        counter_drop(l->gw->up.host->counters, DROP_no_memory);
+        LOG(LOG_ERROR, "link_no_memory", "peer=%s bytes=%zu", link_peer_text(l), len);
+        return;
+    }
+    if (!l->stopped && !l->forgotten && l->in.len - l->in_done > STAND_IN_INPUT_MAX) {
+        l->stopped = true;
+        peer_link_flow(l, true);
+    }
+}
+
+static void stand_in_continue(struct link *l)
+{
+    for (unsigned n = 1; l->in_done < l->in.len && may_execute(l); n++) {
+        uint32_t question;
+        memcpy(&question, l->in.data + l->in_done, sizeof question);
+        const uint8_t *packet = l->in.data + l->in_done + sizeof question;
+        size_t len = gw_get_u32(packet);
+        l->in_done += sizeof question + len;
+        stand_in_execute(l, question, packet, len);
+        if (n % SLICE == 0 && l->in_done < l->in.len && l->job == NULL &&
+            loop_turn_left_ns(l->gw->up.host->loop) == 0) {
+            wait_for_turn(l);
+            return;
+        }
+    }
+    if (l->in_done < l->in.len)
+        return;
+    drop_executed(l);
+    if (l->forgotten && l->job == NULL) {
+        link_release(l);
+    } else if (l->stopped) {
+        l->stopped = false;
+        peer_link_flow(l, false);
+    }
+}
+
+void link_stand_in_forget(struct link *l)
+{
+    l->forgotten = true;
+    if (l->stopped) /* its number may be another link's already, which must not wait for us */
+        peer_link_flow(l, false);
+    l->stopped = false;
+    if (l->job == NULL && l->in_done == l->in.len)
+        link_release(l);
+}
+
+/* ---- going on */
+
+void link_gathered(struct link *l)
+{
+    if (l->read_paused && l->job == NULL && !l->ending)
+        wait_for_turn(l);
+}
+
 void link_continue(struct link *l)
 {
     list_remove(&l->waiting);
     l->read_paused = false;
+    if (l->is_stand_in) {
+        stand_in_continue(l);
+        return;
+    }
     if (l->ending || !execute_kept(l))
         return;
     /* execute_kept pauses again only before a packet that it may not run; with nothing left to run, ask
@@ -424,7 +617,7 @@ bool link_run_waiting(struct loop_task *task)
 static void on_closed(struct net_conn *c, int err)
 {
     struct link *l = CONTAINER_OF(c, struct link, conn);
-    LOG(LOG_INFO, "link_closed", "peer=%s worker=%s error=\"%s\"", peer_text(l), link_label(l),
+    LOG(LOG_INFO, "link_closed", "peer=%s worker=%s error=\"%s\"", link_peer_text(l), link_label(l),
         err != 0 ? strerror(err) : "");
     /* What it sent before its end is done before it is forgotten: a GatewayClient sends and closes. */
     if (l->ending || (l->job == NULL && !l->read_paused)) {

@@ -6,41 +6,75 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "estate/estate.h"
 #include "proto/gw/packet.h"
 
-/* Chunks start small (most links have a few replies at a time) and grow while the queue does. */
+/* Chunks start small (most links have a few packets at a time) and grow while the queue does. */
 #define CHUNK_SMALL 4096
 #define CHUNK_LARGE 65536
 
-static struct buf *chunk_at(const struct link_queue *q, uint32_t i)
+static struct link_chunk *chunk_at(const struct link_queue *q, uint32_t i)
 {
-    return q->ring[(q->first + i) & (q->cap - 1)];
+    return &q->ring[(q->first + i) & (q->cap - 1)];
+}
+
+static size_t chunk_len(const struct link_chunk *c)
+{
+    return c->events != NULL ? estate_chunk_len(c->events) : c->reply->len;
+}
+
+static uint8_t *chunk_data(const struct link_chunk *c)
+{
+    return c->events != NULL ? estate_chunk_data(c->events) : c->reply->data;
+}
+
+/* A small chunk stays with the queue: one that is written as fast as it fills uses the same all the time. */
+static void events_free(struct link_queue *q, struct estate_chunk *events)
+{
+    if (q->spare == NULL && estate_chunk_cap(events) == CHUNK_SMALL) {
+        estate_chunk_reset(q->estate, events);
+        q->spare = events;
+    } else {
+        estate_chunk_free(q->estate, events);
+    }
 }
 
 static void drop_first(struct link_queue *q)
 {
-    buf_unref(chunk_at(q, 0));
+    struct link_chunk *c = chunk_at(q, 0);
+    if (c->events != NULL)
+        events_free(q, c->events);
+    else
+        buf_unref(c->reply);
     q->first = (q->first + 1) & (q->cap - 1);
-    q->count--;
-    q->written = 0;
+    q->written = q->taken = 0;
+    if (--q->count == 0)
+        q->tail = NULL;
+}
+
+void link_queue_init(struct link_queue *q, struct estate *estate)
+{
+    *q = (struct link_queue){.estate = estate};
 }
 
 void link_queue_fini(struct link_queue *q)
 {
     while (q->count > 0)
         drop_first(q);
+    if (q->spare != NULL)
+        estate_chunk_free(q->estate, q->spare);
     free(q->ring);
-    *q = (struct link_queue){0};
+    link_queue_init(q, q->estate);
 }
 
 static bool grow_ring(struct link_queue *q)
 {
     uint32_t cap = q->cap == 0 ? 8 : q->cap * 2;
-    struct buf **ring = malloc(cap * sizeof *ring);
+    struct link_chunk *ring = malloc(cap * sizeof *ring);
     if (ring == NULL)
         return false;
     for (uint32_t i = 0; i < q->count; i++)
-        ring[i] = chunk_at(q, i);
+        ring[i] = *chunk_at(q, i);
     free(q->ring);
     q->ring = ring;
     q->cap = cap;
@@ -48,45 +82,75 @@ static bool grow_ring(struct link_queue *q)
     return true;
 }
 
-static size_t chunk_cap(const struct link_queue *q, enum link_chunk_kind kind, size_t len)
+static struct estate_chunk *events_new(struct link_queue *q, size_t len)
 {
-    if (kind == LINK_CHUNK_REPLY)
-        return len;
     size_t cap = q->bytes < CHUNK_SMALL ? CHUNK_SMALL : CHUNK_LARGE;
-    return len > cap ? len : cap;
+    struct estate_chunk *spare = q->spare;
+    if (cap == CHUNK_SMALL && len <= CHUNK_SMALL && spare != NULL) {
+        /* It belongs behind what came since it was kept. */
+        estate_chunk_reset(q->estate, spare);
+        q->spare = NULL;
+        return spare;
+    }
+    return estate_chunk_new(q->estate, len > cap ? len : cap);
+}
+
+/* A chunk at the end that has room for len. */
+static uint8_t *chunk_new(struct link_queue *q, enum link_chunk_kind kind, size_t len)
+{
+    struct link_chunk c = {0};
+    if (q->count == q->cap && !grow_ring(q))
+        return NULL;
+    if (kind == LINK_CHUNK_EVENTS)
+        c.events = events_new(q, len);
+    else
+        c.reply = buf_new(len);
+    if (c.events == NULL && c.reply == NULL)
+        return NULL;
+    q->tail = c.events;
+    *chunk_at(q, q->count++) = c;
+    q->reserved = len;
+    return chunk_data(&c);
 }
 
 uint8_t *link_queue_reserve(struct link_queue *q, enum link_chunk_kind kind, size_t len)
 {
-    if (q->count > 0 && kind == LINK_CHUNK_EVENTS) {
-        struct buf *last = chunk_at(q, q->count - 1);
-        if (last->flags == LINK_CHUNK_EVENTS && last->cap - last->len >= len) {
-            uint8_t *at = last->data + last->len;
-            last->len += (uint32_t)len;
-            q->bytes += len;
-            return at;
-        }
-    }
-    if (q->count == q->cap && !grow_ring(q))
-        return NULL;
-    struct buf *chunk = buf_new(chunk_cap(q, kind, len));
-    if (chunk == NULL)
-        return NULL;
-    chunk->flags = kind;
-    chunk->len = (uint32_t)len;
-    q->ring[(q->first + q->count) & (q->cap - 1)] = chunk;
-    q->count++;
+    struct estate_chunk *tail = q->tail;
+    if (tail == NULL || kind != LINK_CHUNK_EVENTS || estate_chunk_cap(tail) - estate_chunk_len(tail) < len)
+        return chunk_new(q, kind, len);
+    q->reserved = len;
+    return estate_chunk_data(tail) + estate_chunk_len(tail);
+}
+
+void link_queue_commit(struct link_queue *q)
+{
+    size_t len = q->reserved;
+    if (q->tail != NULL)
+        estate_chunk_commit(q->tail, len);
+    else
+        chunk_at(q, q->count - 1)->reply->len += (uint32_t)len;
+    q->reserved = 0;
     q->bytes += len;
-    return chunk->data;
+}
+
+bool link_queue_append(struct link_queue *q, struct slice packet)
+{
+    uint8_t *at = link_queue_reserve(q, LINK_CHUNK_EVENTS, packet.len);
+    if (at == NULL)
+        return false;
+    memcpy(at, packet.data, packet.len);
+    link_queue_commit(q);
+    return true;
 }
 
 int link_queue_iov(const struct link_queue *q, struct iovec *iov, int max)
 {
     int n = 0;
-    for (; n < max && (uint32_t)n < q->count; n++) {
-        struct buf *chunk = chunk_at(q, (uint32_t)n);
-        uint32_t skip = n == 0 ? q->written : 0;
-        iov[n] = (struct iovec){chunk->data + skip, chunk->len - skip};
+    for (uint32_t i = 0; n < max && i < q->count; i++) {
+        const struct link_chunk *c = chunk_at(q, i);
+        size_t skip = i == 0 ? q->written : 0, len = chunk_len(c) - skip;
+        if (len > 0) /* one that was reserved and not committed is empty */
+            iov[n++] = (struct iovec){chunk_data(c) + skip, len};
     }
     return n;
 }
@@ -96,9 +160,12 @@ void link_queue_written(struct link_queue *q, size_t len)
     ASSERT(len <= q->bytes);
     q->bytes -= len;
     while (q->count > 0) {
-        size_t left = chunk_at(q, 0)->len - q->written;
+        struct link_chunk *c = chunk_at(q, 0);
+        size_t left = chunk_len(c) - q->written;
         if (len < left) {
             q->written += (uint32_t)len;
+            if (c->events != NULL)
+                estate_chunk_written(c->events, q->written);
             return;
         }
         len -= left;
@@ -107,12 +174,12 @@ void link_queue_written(struct link_queue *q, size_t len)
     ASSERT(len == 0);
 }
 
-/* Offset of the first packet of an events chunk whose end is not written. */
-static uint32_t first_unwritten(const struct buf *chunk, uint32_t written)
+/* Offset of the first packet of a chunk whose end is not written; one begins at `at`. */
+static size_t first_unwritten(const struct estate_chunk *chunk, size_t at, uint32_t written)
 {
-    uint32_t at = 0;
-    while (at < chunk->len) {
-        uint32_t len = gw_get_u32(chunk->data + at);
+    const uint8_t *data = estate_chunk_data(chunk);
+    while (at < estate_chunk_len(chunk)) {
+        uint32_t len = gw_get_u32(data + at);
         if (at + len > written)
             break;
         at += len;
@@ -122,17 +189,18 @@ static uint32_t first_unwritten(const struct buf *chunk, uint32_t written)
 
 bool link_queue_take_packet(struct link_queue *q, struct slice *ret)
 {
-    while (q->count > 0) {
-        struct buf *chunk = chunk_at(q, 0);
-        uint32_t at = chunk->flags == LINK_CHUNK_EVENTS ? first_unwritten(chunk, q->written) : chunk->len;
-        if (at == chunk->len) {
-            drop_first(q);
+    for (; q->count > 0; drop_first(q)) {
+        struct estate_chunk *chunk = chunk_at(q, 0)->events;
+        if (chunk == NULL)
             continue;
-        }
-        uint32_t len = gw_get_u32(chunk->data + at);
-        *ret = (struct slice){chunk->data + at, len};
-        q->written =
-            at + len; /* a packet of which a part was written counts as not written: it is sent again */
+        estate_chunk_written(chunk, q->written); /* the packet of the last call is elsewhere */
+        size_t at = first_unwritten(chunk, q->taken, q->written);
+        if (at == estate_chunk_len(chunk))
+            continue;
+        uint32_t len = gw_get_u32(estate_chunk_data(chunk) + at);
+        *ret = (struct slice){estate_chunk_data(chunk) + at, len};
+        /* A packet of which a part was written counts as not written: it is sent again. */
+        q->written = q->taken = (uint32_t)(at + len);
         return true;
     }
     q->bytes = 0;

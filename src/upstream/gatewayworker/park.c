@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* While no worker is there, events wait here, per client, as encoded packets in their order.
+/* While no worker is there, events wait here, per client, as encoded packets in their order. Those of clients
+ * that are gone are homeless: in one queue, which outlives the process.
  *
  * Bounds hold for what clients send (messages, handshakes): bytes per client, bytes over all, seconds.
  * ON_CONNECT and ON_CLOSE are never refused; there is at most one of each per client. */
 #include "upstream/gatewayworker/gatewayworker_priv.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "upstream/gatewayworker/job.h"
 
 static void changed(struct gatewayworker *gw, size_t added, size_t removed)
 {
@@ -23,8 +26,7 @@ static struct parked *parked_new(struct gatewayworker *gw, struct upstream_clien
     if (p == NULL)
         return NULL;
     p->client = c;
-    if (c != NULL)
-        c->parked = p;
+    c->parked = p;
     list_append(&gw->parked, &p->node);
     counter_add(gw->up.host->counters, COUNTER_parked_clients, 1);
     if (gw->n_workers > 0) /* only when there was no memory to bind it */
@@ -36,8 +38,7 @@ static void parked_free(struct gatewayworker *gw, struct parked *p)
 {
     changed(gw, 0, p->packets.len);
     counter_sub(gw->up.host->counters, COUNTER_parked_clients, 1);
-    if (p->client != NULL)
-        p->client->parked = NULL;
+    p->client->parked = NULL;
     list_remove(&p->node);
     list_remove(&p->timed);
     bytes_fini(&p->packets);
@@ -72,7 +73,7 @@ static void noted(struct gatewayworker *gw, struct parked *p, uint8_t cmd, size_
         start_clock(gw, p);
 }
 
-static bool append_packet(struct bytes *b, const struct gw_packet *p)
+bool park_append_packet(struct bytes *b, const struct gw_packet *p)
 {
     if (!bytes_reserve(b, GW_HEAD_LEN + p->ext.len + p->body.len))
         return false;
@@ -102,7 +103,7 @@ bool park_event(struct gatewayworker *gw, struct upstream_client *c, const struc
     if (!within_bounds(gw, c, p))
         return false;
     struct parked *parked = c->parked != NULL ? c->parked : parked_new(gw, c);
-    if (parked == NULL || !append_packet(&parked->packets, p)) {
+    if (parked == NULL || !park_append_packet(&parked->packets, p)) {
         if (parked != NULL && parked->n_events == 0)
             parked_free(gw, parked);
         return false;
@@ -111,33 +112,154 @@ bool park_event(struct gatewayworker *gw, struct upstream_client *c, const struc
     return true;
 }
 
-/* Clients that are gone share one record, so that what came in order leaves in order. It stands before all
- * others: a client's later events may be waiting already, when this is not the first worker that it loses. */
-static struct parked *of_the_gone(struct gatewayworker *gw, struct parked **gone)
+bool park_packet(struct gatewayworker *gw, struct upstream_client *c, struct slice packet)
 {
-    if (*gone == NULL && (*gone = parked_new(gw, NULL)) != NULL) {
-        list_remove(&(*gone)->node);
-        list_append(gw->parked.next, &(*gone)->node);
-    }
-    return *gone;
-}
-
-bool park_packet(struct gatewayworker *gw, struct upstream_client *c, struct slice packet,
-                 struct parked **gone)
-{
-    struct parked *parked = c == NULL           ? of_the_gone(gw, gone)
-                            : c->parked != NULL ? c->parked
-                                                : parked_new(gw, c);
+    struct parked *parked = c->parked != NULL ? c->parked : parked_new(gw, c);
     if (parked == NULL || !bytes_append(&parked->packets, packet.data, packet.len))
         return false;
     if (parked->n_moved == parked->n_events)
         parked->n_moved++;
-    if (c != NULL) {
-        noted(gw, parked, packet.data[4], packet.len);
+    noted(gw, parked, packet.data[4], packet.len);
+    if (packet.data[4] == GW_CMD_ON_CONNECT)
+        record_remove(gw, c); /* nobody has heard of it after all */
+    return true;
+}
+
+/* ---- clients that are gone */
+
+bool park_append(struct homeless *h, struct slice packet, bool counted)
+{
+    uint8_t *at = link_queue_reserve(&h->queue, LINK_CHUNK_EVENTS, packet.len);
+    if (at == NULL)
+        return false;
+    memcpy(at, packet.data, packet.len);
+    at[PACKET_FLAG_AT] |= PACKET_LAST | (counted ? PACKET_COUNTED : 0);
+    link_queue_commit(&h->queue);
+    h->n_events++;
+    h->n_messages += packet.data[4] == GW_CMD_ON_MESSAGE;
+    return true;
+}
+
+static bool homeless_next(struct homeless *h, struct slice *ret)
+{
+    if (h->next.data == NULL && !link_queue_take_packet(&h->queue, &h->next))
+        return false;
+    *ret = h->next;
+    h->next = (struct slice){0};
+    h->n_events--;
+    h->n_messages -= ret->data[4] == GW_CMD_ON_MESSAGE;
+    return true;
+}
+
+/* Some have come: their time runs. */
+static void homeless_added(struct gatewayworker *gw, size_t len, uint32_t events)
+{
+    struct homeless *h = &gw->homeless;
+    changed(gw, len, 0);
+    gw_count(gw, COUNTER_event_parked, events);
+    if (gw->n_workers > 0)
+        loop_task_add(gw->up.host->loop, &gw->unpark_task);
+    if (h->n_messages == 0 || timer_is_set(&gw->parked_timer))
+        return;
+    timer_set(gw->up.host->loop, &gw->parked_timer, wait_ms(gw), park_expired);
+}
+
+bool park_homeless(struct gatewayworker *gw, struct slice packet, bool counted)
+{
+    if (gw->homeless.n_messages == 0)
+        gw->homeless.since_ms = loop_now_ms(gw->up.host->loop);
+    if (!park_append(&gw->homeless, packet, counted))
+        return false;
+    homeless_added(gw, packet.len, 1);
+    return true;
+}
+
+static void append_all(struct gatewayworker *gw, struct homeless *to, struct homeless *from)
+{
+    struct slice packet;
+    while (homeless_next(from, &packet))
+        if (!park_append(to, packet, false))
+            event_lost(gw, packet.data[4]);
+    link_queue_fini(&from->queue);
+}
+
+void park_homeless_all(struct gatewayworker *gw, struct homeless *more, bool first)
+{
+    struct homeless *h = &gw->homeless;
+    size_t added = more->queue.bytes;
+    uint32_t events = more->n_events;
+    if (events == 0) {
+        link_queue_fini(&more->queue);
+        return;
+    }
+    if (h->n_messages == 0)
+        h->since_ms = loop_now_ms(gw->up.host->loop);
+    if (first) {
+        more->since_ms = h->since_ms;
+        append_all(gw, more, h);
+        *h = *more;
     } else {
-        parked->n_events++;
-        changed(gw, packet.len, 0);
-        gw_count(gw, COUNTER_event_parked, 1);
+        append_all(gw, h, more);
+    }
+    homeless_added(gw, added, events);
+}
+
+/* No worker came in time: messages are dropped, and who was never told of is forgotten. */
+static void homeless_expire(struct gatewayworker *gw)
+{
+    struct homeless left = {0};
+    struct seen_set unheard = {0};
+    struct slice packet;
+    link_queue_init(&left.queue, gw->up.host->estate);
+    while (homeless_next(&gw->homeless, &packet)) {
+        uint32_t id = gw_get_u32(packet.data + 17);
+        uint8_t cmd = packet.data[4];
+        if (cmd == GW_CMD_ON_CONNECT)
+            seen_set_add(&unheard, id);
+        if (cmd == GW_CMD_ON_MESSAGE)
+            counter_drop(gw->up.host->counters, DROP_no_worker);
+        else if (seen_set_has(&unheard, id))
+            gw_count(gw, COUNTER_event_forgotten, 1);
+        else if (park_append(&left, packet, false))
+            continue;
+        else
+            event_lost(gw, cmd);
+        changed(gw, 0, packet.len);
+    }
+    link_queue_fini(&gw->homeless.queue);
+    gw->homeless = left;
+    seen_set_fini(&unheard);
+}
+
+/* False: the turn's time is used up, or there is no room (peer.c calls again). */
+static bool homeless_release(struct gatewayworker *gw)
+{
+    struct homeless *h = &gw->homeless;
+    struct worker *w = worker_any(gw);
+    if (gw->n_unsettled > 0)
+        return true; /* earlier events of the same clients may come back first: worker_settled calls again */
+    while (w != NULL && !w->full && (h->next.data != NULL || link_queue_take_packet(&h->queue, &h->next))) {
+        struct slice packet = h->next;
+        uint8_t marks = packet_marks(packet), cmd = packet.data[4];
+        packet_unmark(packet);
+        int err = worker_try_packet(w, packet);
+        if (err == -EAGAIN) {
+            ((uint8_t *)packet.data)[PACKET_FLAG_AT] |= marks;
+            return true;
+        }
+        if (err != 0)
+            event_lost(gw, cmd);
+        else if ((marks & PACKET_COUNTED) == 0)
+            event_count(gw, cmd);
+        gw_count(gw, COUNTER_event_unparked, 1);
+        changed(gw, 0, packet.len);
+        h->n_events--;
+        h->n_messages -= cmd == GW_CMD_ON_MESSAGE;
+        /* It is handed over: by taking the next one, it is not found here any more by a successor. */
+        if (!link_queue_take_packet(&h->queue, &h->next))
+            h->next = (struct slice){0};
+        if (h->n_events % 64 == 0 && loop_turn_left_ns(gw->up.host->loop) == 0)
+            return h->n_events == 0;
     }
     return true;
 }
@@ -148,6 +270,20 @@ static void forget(struct gatewayworker *gw, struct parked *p)
     parked_free(gw, p);
 }
 
+/* What waits for p's client, which is gone. */
+static void become_homeless(struct gatewayworker *gw, struct parked *p)
+{
+    uint32_t n = 0;
+    for (size_t at = 0; at < p->packets.len; n++) {
+        struct slice packet = {p->packets.data + at, gw_get_u32(p->packets.data + at)};
+        if (!park_homeless(gw, packet, n < p->n_moved))
+            event_lost(gw, packet.data[4]);
+        at += packet.len;
+    }
+    counter_sub(gw->up.host->counters, COUNTER_event_parked, p->n_events); /* they were counted already */
+    parked_free(gw, p);
+}
+
 void park_client_closed(struct gatewayworker *gw, struct upstream_client *c, const struct gw_packet *p)
 {
     struct parked *parked = c->parked;
@@ -155,12 +291,12 @@ void park_client_closed(struct gatewayworker *gw, struct upstream_client *c, con
         forget(gw, parked); /* nobody has heard of it and it has said nothing */
         return;
     }
-    if (!park_event(gw, c, p))
+    struct bytes packet = {0};
+    if (parked != NULL)
+        become_homeless(gw, parked);
+    if (!park_append_packet(&packet, p) || !park_homeless(gw, (struct slice){packet.data, packet.len}, false))
         event_lost(gw, GW_CMD_ON_CLOSE);
-    if (c->parked != NULL) {
-        c->parked->client = NULL;
-        c->parked = NULL;
-    }
+    bytes_fini(&packet);
 }
 
 /* Takes the messages out of p, as dropped; the other events stay. */
@@ -192,42 +328,53 @@ static void expire(struct gatewayworker *gw, struct parked *p)
 {
     struct upstream_client *c = p->client;
     drop_messages(gw, p);
-    if (c != NULL)
-        gw->up.host->ops->close(c, CLOSE_no_worker); /* comes back as park_client_closed */
-    else if (p->has_connect)
-        forget(gw, p);
+    gw->up.host->ops->close(c, CLOSE_no_worker); /* comes back as park_client_closed */
 }
 
 void park_expired(struct timer *t)
 {
     struct gatewayworker *gw = CONTAINER_OF(t, struct gatewayworker, parked_timer);
     struct loop *loop = gw->up.host->loop;
-    if (gw->n_workers > 0 && !list_is_empty(&gw->parked_timed)) {
+    uint64_t next_ms = UINT64_MAX;
+    bool any = !list_is_empty(&gw->parked_timed) || gw->homeless.n_messages > 0;
+    if (gw->n_workers > 0 && any) {
         timer_set(loop, t, 1000, park_expired); /* one is there: they wait for it to read, not for a worker */
         return;
+    }
+    if (gw->homeless.n_messages > 0) {
+        uint64_t age_ms = loop_now_ms(loop) - gw->homeless.since_ms;
+        if (age_ms >= wait_ms(gw))
+            homeless_expire(gw);
+        else
+            next_ms = wait_ms(gw) - age_ms;
     }
     while (!list_is_empty(&gw->parked_timed)) {
         struct parked *p = CONTAINER_OF(gw->parked_timed.next, struct parked, timed);
         uint64_t age_ms = loop_now_ms(loop) - p->since_ms;
         if (age_ms < wait_ms(gw)) {
-            timer_set(loop, t, wait_ms(gw) - age_ms, park_expired);
-            return;
+            if (wait_ms(gw) - age_ms < next_ms)
+                next_ms = wait_ms(gw) - age_ms;
+            break;
         }
         expire(gw, p);
-        if (loop_turn_left_ns(loop) == 0 && !list_is_empty(&gw->parked_timed)) {
-            timer_set(loop, t, 1, park_expired); /* the rest next turn */
-            return;
+        if (loop_turn_left_ns(loop) == 0) {
+            next_ms = 1; /* the rest next turn */
+            break;
         }
     }
+    if (next_ms != UINT64_MAX)
+        timer_set(loop, t, next_ms, park_expired);
 }
 
 void park_release(struct gatewayworker *gw, struct parked *p, struct worker *w)
 {
     uint32_t n = 0;
+    if (p->has_connect)
+        record_add(gw, p->client);
     for (size_t at = 0; at < p->packets.len; n++) {
         const uint8_t *packet = p->packets.data + at;
         size_t len = gw_get_u32(packet);
-        if (!link_put_packet(w->link, packet, len))
+        if (!worker_put_packet(w, packet, len))
             event_lost(gw, packet[4]);
         else if (n >= p->n_moved)
             event_count(gw, packet[4]);
@@ -240,9 +387,11 @@ void park_release(struct gatewayworker *gw, struct parked *p, struct worker *w)
 bool park_release_slice(struct loop_task *task)
 {
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, unpark_task);
+    if (gw->homeless.n_events > 0 && !homeless_release(gw))
+        return false;
     for (struct list *node = gw->parked.next; node != &gw->parked && gw->n_workers > 0;) {
         struct parked *p = CONTAINER_OF(node, struct parked, node);
-        struct worker *w = p->client != NULL ? worker_of(gw, p->client) : worker_any(gw);
+        struct worker *w = worker_of(gw, p->client);
         node = node->next;
         if (w == NULL || w->full)
             continue; /* looked at again when it reads (worker_queue_changed) or another one comes */
@@ -255,7 +404,9 @@ bool park_release_slice(struct loop_task *task)
 
 void park_free_all(struct gatewayworker *gw)
 {
-    uint64_t events = 0;
+    uint64_t events = gw->homeless.n_events;
+    gw_count(gw, COUNTER_event_forgotten, events);
+    link_queue_fini(&gw->homeless.queue);
     while (!list_is_empty(&gw->parked)) {
         struct parked *p = CONTAINER_OF(gw->parked.next, struct parked, node);
         events += p->n_events;

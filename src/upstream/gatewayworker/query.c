@@ -1,47 +1,46 @@
 // SPDX-License-Identifier: MIT
-/* Queries over sets: the answer is a PHP array, whose elements are collected first, since its head has their
- * number. */
+/* Queries over sets: each shard collects its part, which gather.c makes an answer of. */
 #include "upstream/gatewayworker/job.h"
 
 #include <errno.h>
+#include <string.h>
 
-#include "base/hash.h"
-#include "base/log.h"
 #include "proto/php/php_write.h"
 
 /* Fields that a SELECT may name; PHP's clients ask for three. */
 #define SELECT_FIELDS_MAX 64
 
-/* ---- the answer */
+/* ---- our part of the answer (gather.c says what it looks like) */
 
-static void reply_array(struct link *l, struct bytes *elements, uint32_t n)
+static void put_u32(struct bytes *out, uint32_t v)
 {
-    struct bytes head = {0};
-    php_write_array(&head, n);
-    struct slice parts[] = {{head.data, head.len}, {elements->data, elements->len}, SLICE_STR("}")};
-    if (elements->failed || head.failed) {
-        /* The link's questions are answered in order: something has to stand here. */
-        counter_drop(l->gw->up.host->counters, DROP_no_memory);
-        LOG(LOG_ERROR, "reply_too_big", "elements=%u bytes=%zu limit=%d", n, elements->len, JOB_REPLY_MAX);
-        parts[0] = SLICE_STR("N;");
-        link_put_reply(l, parts, 1);
-    } else {
-        link_put_reply(l, parts, 3);
-    }
-    bytes_fini(&head);
+    bytes_append(out, &v, sizeof v);
 }
 
-static void finish_array(struct job *j)
+static void finish_part(struct job *j)
 {
-    reply_array(j->link, &j->reply, j->n_reply);
+    gather_own_part(j->link, &j->p, false, &j->reply);
 }
 
-static void reply_int(struct link *l, int64_t v)
+/* The number of elements stands before them: room is kept for it, and filled in when it is known. */
+static void finish_elements(struct job *j)
 {
-    struct bytes out = {0};
-    php_write_int(&out, v);
-    link_put_reply(l, &(struct slice){out.data, out.len}, 1);
-    bytes_fini(&out);
+    if (j->reply.len == 0)
+        put_u32(&j->reply, 0);
+    if (!j->reply.failed)
+        memcpy(j->reply.data, &j->n_reply, sizeof j->n_reply);
+    finish_part(j);
+}
+
+static void begin_elements(struct job *j)
+{
+    if (j->reply.len == 0)
+        put_u32(&j->reply, 0);
+}
+
+static uint64_t shards_of_targets(const struct job *j)
+{
+    return targets_shards(j->gw, &j->targets);
 }
 
 static int read_nothing(struct job *j, struct gw_args *args)
@@ -67,6 +66,7 @@ static int sessions_read(struct job *j, struct gw_args *args)
 static bool sessions_step(struct job *j)
 {
     struct upstream_client *c;
+    begin_elements(j);
     while ((c = targets_next(j->gw, &j->targets)) != NULL) {
         php_write_key_int(&j->reply, c->member.id);
         php_write_string(&j->reply, gw_session_of(c));
@@ -77,8 +77,8 @@ static bool sessions_step(struct job *j)
     return true;
 }
 
-static const struct job_kind sessions_kind = {sessions_read, estimate_targets, sessions_step, finish_array,
-                                              COUNTER_queries_sliced};
+static const struct job_kind sessions_kind = {sessions_read,   estimate_targets,  sessions_step,
+                                              finish_elements, shards_of_targets, COUNTER_queries_sliced};
 
 /* ---- ids: GET_CLIENT_ID_BY_UID, BATCH_GET_CLIENT_ID_BY_UID */
 
@@ -92,27 +92,19 @@ static bool ids_step(struct job *j)
 {
     struct upstream_client *c;
     while ((c = targets_next(j->gw, &j->targets)) != NULL) {
-        php_write_key_int(&j->reply, j->n_reply++);
-        php_write_int(&j->reply, c->member.id);
+        put_u32(&j->reply, c->member.id);
         if (job_slice_over(j))
             return false;
     }
     return true;
 }
 
-static const struct job_kind ids_kind = {ids_read, estimate_targets, ids_step, finish_array,
-                                         COUNTER_queries_sliced};
+static const struct job_kind ids_kind = {ids_read,    estimate_targets,  ids_step,
+                                         finish_part, shards_of_targets, COUNTER_queries_sliced};
 
 static int names_read(struct job *j, struct gw_args *args)
 {
     return gw_read_names(args, j->p.ext, &j->names);
-}
-
-/* A name named twice is one key of the answer. */
-static bool is_new_name(struct job *j, struct slice name)
-{
-    uint64_t h = hash_bytes(name.data, name.len);
-    return seen_set_add(&j->seen, h != 0 ? h : 1);
 }
 
 static void write_ids_of_uid(struct job *j, struct slice uid)
@@ -120,15 +112,11 @@ static void write_ids_of_uid(struct job *j, struct slice uid)
     struct directory *d = j->gw->up.host->directory;
     struct member_cursor cursor;
     struct member *m;
-    int64_t n = 0;
-    php_write_array(&j->reply, directory_uid_count(d, uid.data, uid.len));
+    put_u32(&j->reply, directory_uid_count(d, uid.data, uid.len));
     directory_uid_begin(d, uid.data, uid.len, &cursor);
-    while ((m = member_cursor_next(&cursor)) != NULL) {
-        php_write_key_int(&j->reply, n++);
-        php_write_int(&j->reply, m->id);
-    }
+    while ((m = member_cursor_next(&cursor)) != NULL)
+        put_u32(&j->reply, m->id);
     member_cursor_end(d, &cursor);
-    php_write_array_end(&j->reply);
 }
 
 static size_t names_estimate(const struct job *j)
@@ -142,38 +130,35 @@ static bool names_step(struct job *j)
     const struct directory *d = j->gw->up.host->directory;
     while (j->next_name < j->names.n) {
         struct slice name = j->names.items[j->next_name++];
-        if (!is_new_name(j, name))
+        if (!job_is_new_name(&j->seen, name))
             continue;
-        php_write_key(&j->reply, name);
         if (j->p.cmd == GW_CMD_BATCH_GET_CLIENT_ID_BY_UID)
             write_ids_of_uid(j, name);
         else
-            php_write_int(&j->reply, directory_group_count(d, name.data, name.len));
-        j->n_reply++;
+            put_u32(&j->reply, directory_group_count(d, name.data, name.len));
         if (job_slice_over(j))
             return false;
     }
     return true;
 }
 
-static const struct job_kind names_kind = {names_read, names_estimate, names_step, finish_array,
-                                           COUNTER_queries_sliced};
+static uint64_t shards_of_names(const struct job *j)
+{
+    uint64_t found = 0;
+    for (size_t i = 0; i < j->names.n; i++)
+        found |= j->p.cmd == GW_CMD_BATCH_GET_CLIENT_ID_BY_UID ? peers_with_uid(j->gw, j->names.items[i])
+                                                               : peers_with_group(j->gw, j->names.items[i]);
+    return found;
+}
+
+static const struct job_kind names_kind = {names_read,  names_estimate,  names_step,
+                                           finish_part, shards_of_names, COUNTER_queries_sliced};
 
 /* ---- GET_GROUP_ID_LIST */
 
 static size_t groups_estimate(const struct job *j)
 {
     return directory_groups(j->gw->up.host->directory);
-}
-
-/* A name as PHP's array_keys() gives it. */
-static void write_key_as_value(struct bytes *out, struct slice name)
-{
-    int64_t number;
-    if (php_key_is_int(name, &number))
-        php_write_int(out, number);
-    else
-        php_write_string(out, name);
 }
 
 static bool groups_step(struct job *j)
@@ -185,16 +170,21 @@ static bool groups_step(struct job *j)
     while ((g = group_cursor_next(&j->groups)) != NULL) {
         struct slice name;
         name.data = group_name(g, &name.len);
-        php_write_key_int(&j->reply, j->n_reply++);
-        write_key_as_value(&j->reply, name);
+        put_u32(&j->reply, (uint32_t)name.len);
+        bytes_append(&j->reply, name.data, name.len);
         if (job_slice_over(j))
             return false;
     }
     return true;
 }
 
-static const struct job_kind groups_kind = {read_nothing, groups_estimate, groups_step, finish_array,
-                                            COUNTER_queries_sliced};
+static uint64_t shards_with_members(const struct job *j)
+{
+    return peers_with_members(j->gw);
+}
+
+static const struct job_kind groups_kind = {read_nothing, groups_estimate,     groups_step,
+                                            finish_part,  shards_with_members, COUNTER_queries_sliced};
 
 /* ---- SELECT */
 
@@ -275,6 +265,7 @@ static void write_fields(struct job *j, const struct upstream_client *c)
 static bool select_step(struct job *j)
 {
     struct upstream_client *c;
+    begin_elements(j);
     while ((c = targets_next(j->gw, &j->targets)) != NULL) {
         /* Over all, nobody comes twice. */
         if (!j->select.has_where || seen_set_add(&j->seen, c->member.id)) {
@@ -288,21 +279,37 @@ static bool select_step(struct job *j)
     return true;
 }
 
-static const struct job_kind select_kind = {select_read, estimate_targets, select_step, finish_array,
-                                            COUNTER_queries_sliced};
+static const struct job_kind select_kind = {select_read,     estimate_targets,  select_step,
+                                            finish_elements, shards_of_targets, COUNTER_queries_sliced};
 
 /* ---- one number: GET_CLIENT_COUNT_BY_GROUP */
 
-static void count_by_group(struct link *l, const struct gw_packet *p)
+static bool count_step(struct job *j)
 {
-    const struct directory *d = l->gw->up.host->directory;
-    reply_int(l, p->ext.len == 0 ? directory_count(d) : directory_group_count(d, p->ext.data, p->ext.len));
+    const struct directory *d = j->gw->up.host->directory;
+    struct slice group = j->p.ext;
+    uint64_t n = group.len == 0 ? directory_count(d) : directory_group_count(d, group.data, group.len);
+    bytes_append(&j->reply, &n, sizeof n);
+    return true;
 }
+
+static size_t count_estimate(const struct job *j)
+{
+    return 1;
+}
+
+static uint64_t count_shards(const struct job *j)
+{
+    return j->p.ext.len == 0 ? peers_with_members(j->gw) : peers_with_group(j->gw, j->p.ext);
+}
+
+static const struct job_kind count_kind = {read_nothing, count_estimate, count_step,
+                                           finish_part,  count_shards,   COUNTER_queries_sliced};
 
 void job_query(struct link *l, const struct gw_packet *p)
 {
     switch (p->cmd) {
-    case GW_CMD_GET_CLIENT_COUNT_BY_GROUP: count_by_group(l, p); break;
+    case GW_CMD_GET_CLIENT_COUNT_BY_GROUP: job_start(l, p, &count_kind); break;
     case GW_CMD_GET_ALL_CLIENT_SESSIONS:
     case GW_CMD_GET_CLIENT_SESSIONS_BY_GROUP: job_start(l, p, &sessions_kind); break;
     case GW_CMD_GET_CLIENT_ID_BY_UID: job_start(l, p, &ids_kind); break;

@@ -19,8 +19,29 @@
 /* After a time without any worker, clients that say nothing are bound so long after the first one came: its
  * fellows come within moments, and all clients would be its own. Who says something is bound then. */
 #define SETTLE_MS 1000
+/* Past so many times the limit of a worker that does not read, clients that come are turned away, since each
+ * of them brings an ON_CONNECT and an ON_CLOSE. */
+#define LIFECYCLE_FACTOR 4
 
 /* ---- dense arrays of clients */
+
+/* Ours, where all shards see it. */
+static void publish_count(const struct worker *w)
+{
+    if (!gw_is_alone(w->gw) && !w->is_gone)
+        NODE_STORE(w->gw->shared->workers[w->number].clients[w->gw->me], w->n_clients);
+}
+
+/* Of all shards. */
+static uint32_t clients_of(const struct worker *w)
+{
+    uint32_t n = w->n_clients;
+    const uint32_t *by_shard = w->gw->shared->workers[w->number].clients;
+    for (unsigned i = 0; i < w->gw->n_shards; i++)
+        if (i != w->gw->me)
+            n += NODE_LOAD(by_shard[i]);
+    return n;
+}
 
 static bool worker_bind(struct worker *w, struct upstream_client *c)
 {
@@ -29,17 +50,27 @@ static bool worker_bind(struct worker *w, struct upstream_client *c)
     c->worker = w;
     c->worker_position = w->n_clients;
     w->clients[w->n_clients++] = c;
+    publish_count(w);
+    if (c->member.record != NULL)
+        estate_client_bind(w->gw->up.host->estate, c->member.record, worker_mark(w));
     return true;
 }
 
 static void worker_free(struct worker *w)
 {
-    ASSERT(w->n_clients == 0 && w->n_paused == 0);
+    ASSERT(w->n_clients == 0 && w->n_paused == 0 && !w->unsettled);
     list_remove(&w->gone);
+    link_queue_fini(&w->returned);
+    link_queue_fini(&w->held);
     free(w->clients);
-    free(w->paused);
     free(w->label);
     free(w);
+}
+
+static void put_at(struct worker *w, uint32_t position, struct upstream_client *c)
+{
+    w->clients[position] = c;
+    c->worker_position = position;
 }
 
 void worker_unbind(struct upstream_client *c)
@@ -48,35 +79,34 @@ void worker_unbind(struct upstream_client *c)
     if (w == NULL)
         return;
     worker_unpause(c);
-    struct upstream_client *last = w->clients[--w->n_clients];
-    w->clients[c->worker_position] = last;
-    last->worker_position = c->worker_position;
+    put_at(w, c->worker_position, w->clients[--w->n_clients]);
     c->worker = NULL;
-    if (w->link == NULL && w->n_clients == 0)
+    publish_count(w);
+    if (w->is_gone && !w->unsettled && w->n_clients == 0)
         worker_free(w);
 }
 
-bool worker_pause(struct worker *w, struct upstream_client *c)
+static void swap(struct worker *w, struct upstream_client *c, uint32_t position)
+{
+    uint32_t from = c->worker_position;
+    put_at(w, from, w->clients[position]);
+    put_at(w, position, c);
+}
+
+void worker_pause(struct upstream_client *c)
 {
     if (c->paused)
-        return true;
-    if (!array_reserve_one(&w->paused, w->n_paused, &w->cap_paused, ARRAY_FIRST))
-        return false;
+        return;
     c->paused = true;
-    c->paused_position = w->n_paused;
-    w->paused[w->n_paused++] = c;
-    return true;
+    swap(c->worker, c, c->worker->n_paused++);
 }
 
 void worker_unpause(struct upstream_client *c)
 {
     if (!c->paused)
         return;
-    struct worker *w = c->worker;
-    struct upstream_client *last = w->paused[--w->n_paused];
-    w->paused[c->paused_position] = last;
-    last->paused_position = c->paused_position;
     c->paused = false;
+    swap(c->worker, c, --c->worker->n_paused);
 }
 
 /* ---- the choice */
@@ -96,11 +126,14 @@ static uint64_t next_random(struct gatewayworker *gw)
 static struct worker *choose_least(struct gatewayworker *gw)
 {
     struct worker *best = NULL;
+    uint32_t best_clients = 0;
     for (uint32_t i = 0; i < gw->n_workers; i++) {
         struct worker *w = gw->workers[i];
-        if (best == NULL || (best->full && !w->full) ||
-            (best->full == w->full && w->n_clients < best->n_clients))
+        uint32_t n = clients_of(w);
+        if (best == NULL || (best->full && !w->full) || (best->full == w->full && n < best_clients)) {
             best = w;
+            best_clients = n;
+        }
     }
     return best;
 }
@@ -141,48 +174,104 @@ struct worker *worker_any(struct gatewayworker *gw)
     return gw->n_workers == 0 ? NULL : gw->workers[0];
 }
 
+static bool same_key(const struct worker *a, const struct worker *b)
+{
+    return a->hash == b->hash && a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0;
+}
+
+/* Whoever has the key of one that is gone (its link ended and it has come back), the newest of them. */
+static struct worker *find_by_key(struct gatewayworker *gw, const struct worker *like)
+{
+    struct worker *found = NULL;
+    for (uint32_t i = 0; i < gw->n_workers; i++) {
+        struct worker *w = gw->workers[i];
+        if (w != like && same_key(w, like) && (found == NULL || w->since > found->since))
+            found = w;
+    }
+    return found;
+}
+
+struct worker *worker_of_mark(struct gatewayworker *gw, uint32_t mark)
+{
+    for (uint32_t i = 0; i < gw->n_workers; i++)
+        if (worker_mark(gw->workers[i]) == mark)
+            return gw->workers[i];
+    return NULL;
+}
+
+/* Around a choice and the binding that follows from it: other shards see the one with the other. */
+static void choice_begin(struct gatewayworker *gw)
+{
+    if (!gw_is_alone(gw))
+        node_choice_begin(gw->shared, gw->me);
+}
+
+static void choice_end(struct gatewayworker *gw)
+{
+    if (!gw_is_alone(gw))
+        node_choice_end(gw->shared, gw->me);
+}
+
 /* A gone worker's client gets a living one. True when it has one now. */
 static bool rebind(struct gatewayworker *gw, struct upstream_client *c)
 {
-    struct worker *next = choose(gw, c);
+    struct worker *next = find_by_key(gw, c->worker);
+    choice_begin(gw);
     if (next == NULL)
+        next = choose(gw, c);
+    if (next == NULL) {
+        choice_end(gw);
         return false;
+    }
     if (!array_reserve_one(&next->clients, next->n_clients, &next->cap_clients, ARRAY_FIRST)) {
+        choice_end(gw);
         LOG(LOG_ERROR, "worker_bind_no_memory", "connection_id=%u", c->member.id);
         return false;
     }
     bool was_paused = c->paused;
     worker_unbind(c);
     worker_bind(next, c);
+    choice_end(gw);
     gw_count(gw, COUNTER_client_rebound, 1);
     /* Read again; it pauses again when its new worker does not read either. From the resume task, because who
      * calls us may be in the middle of that client's bytes. */
-    if (was_paused && worker_pause(next, c))
+    if (was_paused) {
+        worker_pause(c);
         loop_task_add(gw->up.host->loop, &gw->resume_task);
-    else if (was_paused)
-        gw->up.host->ops->resume(c);
+    }
     return true;
 }
 
 struct worker *worker_of(struct gatewayworker *gw, struct upstream_client *c)
 {
-    if (__builtin_expect(c->worker != NULL && c->worker->link != NULL, 1))
+    if (__builtin_expect(c->worker != NULL && !c->worker->is_gone, 1))
         return c->worker;
     if (c->worker != NULL)
-        return rebind(gw, c) ? c->worker : NULL;
+        return c->worker->unsettled || rebind(gw, c) ? c->worker : NULL;
+    choice_begin(gw);
     struct worker *w = choose(gw, c);
-    return w != NULL && worker_bind(w, c) ? w : NULL;
+    bool bound = w != NULL && worker_bind(w, c);
+    choice_end(gw);
+    return bound ? w : NULL;
 }
 
 bool worker_rebind_slice(struct loop_task *task)
 {
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, rebind_task);
-    for (unsigned n = 0; !list_is_empty(&gw->gone) && gw->n_workers > 0; n++) {
-        struct worker *w = CONTAINER_OF(gw->gone.next, struct worker, gone);
-        if (w->n_clients == 0)
-            worker_free(w);
-        else if (!rebind(gw, w->clients[w->n_clients - 1]))
+    struct list *node = gw->gone.next;
+    for (unsigned n = 0; node != &gw->gone && gw->n_workers > 0; n++) {
+        struct worker *w = CONTAINER_OF(node, struct worker, gone);
+        struct list *next = node->next;
+        bool is_last = w->n_clients == 1; /* w goes with it */
+        if (w->unsettled) {
+            node = next;
+            continue;
+        }
+        ASSERT(w->n_clients > 0);
+        if (!rebind(gw, w->clients[w->n_clients - 1]))
             return true; /* without memory: each is bound at its next event */
+        if (is_last)
+            node = next;
         if (n % SLICE == SLICE - 1 && loop_turn_left_ns(gw->up.host->loop) == 0)
             return false;
     }
@@ -191,6 +280,65 @@ bool worker_rebind_slice(struct loop_task *task)
 
 /* ---- one that does not read */
 
+/* Bytes that wait for it in our memory. */
+static uint64_t waiting(const struct worker *w)
+{
+    if (w->link != NULL)
+        return w->link->queue.bytes;
+    return w->is_gone ? w->held.bytes : mesh_waiting(w->gw->mesh, w->shard);
+}
+
+static void set_full(struct worker *w, bool full)
+{
+    struct gatewayworker *gw = w->gw;
+    if (w->full == full)
+        return;
+    w->full = full;
+    if (full)
+        return;
+    if (w->n_paused > 0)
+        loop_task_add(gw->up.host->loop, &gw->resume_task);
+    if (!list_is_empty(&gw->parked) || gw->homeless.n_events > 0)
+        loop_task_add(gw->up.host->loop, &gw->unpark_task);
+    succession_look(gw);
+}
+
+void worker_look_at_full(struct worker *w)
+{
+    uint64_t limit = gw_config(w->gw)->send_to_worker_buffer_size, bytes = waiting(w);
+    ASSERT(w->link == NULL);
+    if (w->fullness != FULLNESS_NONE || bytes >= limit)
+        set_full(w, true);
+    else if (bytes <= limit / 2)
+        set_full(w, false);
+}
+
+/* ON_CONNECT and ON_CLOSE pass the limit. What other shards had in their rings when they were told that it is
+ * full comes on top. */
+static uint64_t overfull_bytes(const struct gatewayworker *gw)
+{
+    return LIFECYCLE_FACTOR * gw_config(gw)->send_to_worker_buffer_size +
+           (gw->n_shards - 1) * gw->up.host->node->ring_bytes;
+}
+
+bool worker_is_overfull(const struct worker *w)
+{
+    return w->full && (w->fullness == FULLNESS_OVERFULL || waiting(w) > overfull_bytes(w->gw));
+}
+
+/* The other shards are told when it matters to them. */
+static void tell_fullness(struct worker *w)
+{
+    uint64_t bytes = w->link->queue.bytes;
+    enum fullness now = !w->full                        ? FULLNESS_NONE
+                        : bytes > overfull_bytes(w->gw) ? FULLNESS_OVERFULL
+                                                        : FULLNESS_FULL;
+    if (now == w->fullness)
+        return;
+    w->fullness = now;
+    peer_worker_full(w);
+}
+
 void worker_queue_changed(struct worker *w)
 {
     uint64_t limit = gw_config(w->gw)->send_to_worker_buffer_size;
@@ -198,26 +346,24 @@ void worker_queue_changed(struct worker *w)
     if (!w->full && bytes >= limit) {
         if (!w->link->write_blocked)
             return; /* not yet tried to write: the end of the turn tells */
-        w->full = true;
-        gw_count(w->gw, COUNTER_worker_paused, 1);
         LOG(LOG_WARN, "worker_does_not_read", "worker=%s waiting_bytes=%llu clients=%u", w->label,
             (unsigned long long)bytes, w->n_clients);
+        gw_count(w->gw, COUNTER_worker_paused, 1);
+        set_full(w, true);
     } else if (w->full && bytes <= limit / 2) {
-        w->full = false;
         LOG(LOG_NOTICE, "worker_reads_again", "worker=%s paused_clients=%u", w->label, w->n_paused);
-        if (w->n_paused > 0)
-            loop_task_add(w->gw->up.host->loop, &w->gw->resume_task);
-        if (!list_is_empty(&w->gw->parked))
-            loop_task_add(w->gw->up.host->loop, &w->gw->unpark_task);
+        set_full(w, false);
     }
+    if (__builtin_expect(w->full || w->fullness != FULLNESS_NONE, 0))
+        tell_fullness(w);
 }
 
 /* Resume paused clients of one worker; false when the turn's time is used up. */
 static bool resume_clients(struct gatewayworker *gw, struct worker *w)
 {
     while (w->n_paused > 0 && !w->full) {
-        struct upstream_client *c = w->paused[w->n_paused - 1];
-        bool is_last = w->link == NULL && w->n_clients == 1;
+        struct upstream_client *c = w->clients[w->n_paused - 1];
+        bool is_last = w->is_gone && w->n_clients == 1;
         worker_unpause(c);
         gw->up.host->ops->resume(c);
         if (is_last)
@@ -246,39 +392,69 @@ bool worker_resume_slice(struct loop_task *task)
 
 /* ---- coming and going */
 
-static struct worker *find_by_key(struct gatewayworker *gw, const struct worker *like)
+static struct worker *worker_new(struct gatewayworker *gw, struct slice key)
 {
-    for (uint32_t i = 0; i < gw->n_workers; i++) {
-        struct worker *w = gw->workers[i];
-        if (w->key_len == like->key_len && memcmp(w->key, like->key, w->key_len) == 0)
-            return w;
-    }
-    return NULL;
-}
-
-static struct worker *worker_new(struct link *l, struct slice worker_key)
-{
-    char ip[NET_ADDR_STRLEN];
-    net_addr_format_ip(&l->peer, ip, sizeof ip);
-    size_t ip_len = strlen(ip);
-    struct worker *w = calloc(1, sizeof *w + ip_len + 1 + worker_key.len + 1);
+    struct worker *w = calloc(1, sizeof *w + key.len + 1);
     if (w == NULL)
         return NULL;
-    memcpy(w->key, ip, ip_len);
-    w->key[ip_len] = ':';
-    memcpy(w->key + ip_len + 1, worker_key.data, worker_key.len);
-    w->key_len = ip_len + 1 + worker_key.len;
+    memcpy(w->key, key.data, key.len);
+    w->key_len = key.len;
     w->label = strdup(log_quote(w->key, w->key_len));
     if (w->label == NULL) {
         free(w);
         return NULL;
     }
     w->hash = hash_bytes(w->key, w->key_len);
-    w->gw = l->gw;
+    w->gw = gw;
+    w->shard = (uint8_t)gw->me;
+    link_queue_init(&w->returned, gw->up.host->estate);
+    link_queue_init(&w->held, gw->up.host->estate);
     return w;
 }
 
-static void move_events(struct gatewayworker *gw, struct link *from);
+/* remote ip + ":" + worker_key */
+static bool make_key(struct bytes *out, const struct link *l, struct slice worker_key)
+{
+    char ip[NET_ADDR_STRLEN];
+    net_addr_format_ip(&l->peer, ip, sizeof ip);
+    return bytes_append(out, ip, strlen(ip)) && bytes_append_byte(out, ':') &&
+           bytes_append(out, worker_key.data, worker_key.len);
+}
+
+/* A number that is ours to give and that nobody has a client bound to. */
+static bool take_number(struct gatewayworker *gw, struct worker *w)
+{
+    uint32_t n = NODE_WORKERS_MAX / gw->n_shards;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t number = gw->me + i * gw->n_shards;
+        struct node_worker *slot = &gw->shared->workers[number];
+        uint32_t bound = 0;
+        for (unsigned k = 0; k < gw->n_shards; k++)
+            bound += NODE_LOAD(slot->clients[k]);
+        if (slot->hash != 0 || bound != 0)
+            continue;
+        /* Others may have clients bound to many numbers of a predecessor: i can be far behind the end. */
+        for (uint32_t cap; i >= (cap = gw->cap_numbers);) {
+            if (!array_reserve_one(&gw->numbers, cap, &gw->cap_numbers, ARRAY_FIRST))
+                return false;
+            memset(gw->numbers + cap, 0, (gw->cap_numbers - cap) * sizeof(struct worker *));
+        }
+        w->number = number;
+        gw->numbers[i] = w;
+        __atomic_store_n(&slot->hash, w->hash != 0 ? w->hash : 1, __ATOMIC_RELAXED);
+        return true;
+    }
+    LOG(LOG_ERROR, "worker_refused", "worker=%s limit=%d why=\"too many workers on this shard\"", w->label,
+        n);
+    return false;
+}
+
+static void give_number_back(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    gw->numbers[w->number / gw->n_shards] = NULL;
+    __atomic_store_n(&gw->shared->workers[w->number].hash, 0, __ATOMIC_RELAXED);
+}
 
 /* The old link of a worker that has connected again under its key: closed, the worker stays with its clients.
  */
@@ -291,37 +467,60 @@ static void replace_link(struct worker *w, struct link *l)
     w->link = l;
     l->worker = w;
     old->worker = NULL;
-    move_events(w->gw, old);
+    /* All of it goes to the same worker again, other shards' events too. */
+    struct slice packet;
+    while (link_queue_take_packet(&old->queue, &packet))
+        if (packet.data[4] != GW_CMD_PING && !link_put_packet(l, packet.data, packet.len))
+            event_lost(w->gw, packet.data[4]);
     link_end(old);
     worker_queue_changed(w);
+}
+
+/* w can be chosen from now on. */
+static void worker_added(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    w->position = gw->n_workers;
+    gw->workers[gw->n_workers++] = w;
+    LOG(LOG_NOTICE, "worker_connected", "worker=%s shard=%u workers=%u", w->label, w->shard, gw->n_workers);
+    if (!list_is_empty(&gw->gone) && gw->n_workers == 1)
+        timer_set(gw->up.host->loop, &gw->settle_timer, SETTLE_MS, worker_rebind_all);
+    if (!list_is_empty(&gw->parked) || gw->homeless.n_events > 0)
+        loop_task_add(gw->up.host->loop, &gw->unpark_task);
+    succession_look(gw);
 }
 
 int worker_attach(struct link *l, struct slice worker_key)
 {
     struct gatewayworker *gw = l->gw;
-    struct worker *w = worker_new(l, worker_key);
+    struct bytes key = {0};
+    struct worker *w =
+        make_key(&key, l, worker_key) ? worker_new(gw, (struct slice){key.data, key.len}) : NULL;
+    bytes_fini(&key);
     if (w == NULL || !array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST)) {
         if (w != NULL)
             worker_free(w);
         return -ENOMEM;
     }
     struct worker *same = find_by_key(gw, w);
-    if (same != NULL) {
+    if (same != NULL && same->link != NULL) {
         worker_free(w);
         replace_link(same, l);
         return 0;
     }
+    if (!take_number(gw, w)) {
+        worker_free(w);
+        return -ENOSPC;
+    }
+    w->since = loop_clock_ns(gw->up.host->loop);
     w->link = l;
     l->worker = w;
-    w->position = gw->n_workers;
-    gw->workers[gw->n_workers++] = w;
+    gw->n_here++;
     gw_count(gw, COUNTER_worker_connected, 1);
-    counter_set(gw->up.host->counters, COUNTER_workers, gw->n_workers);
-    LOG(LOG_NOTICE, "worker_connected", "worker=%s workers=%u", w->label, gw->n_workers);
-    if (!list_is_empty(&gw->gone) && gw->n_workers == 1)
-        timer_set(gw->up.host->loop, &gw->settle_timer, SETTLE_MS, worker_rebind_all);
-    if (!list_is_empty(&gw->parked))
-        loop_task_add(gw->up.host->loop, &gw->unpark_task);
+    counter_set(gw->up.host->counters, COUNTER_workers, gw->n_here);
+    link_publish_count(gw);
+    worker_added(w);
+    peer_worker_came(w);
     return 0;
 }
 
@@ -331,52 +530,190 @@ void worker_rebind_all(struct timer *t)
     loop_task_add(gw->up.host->loop, &gw->rebind_task);
 }
 
-/* Packets that were not written whole to a link that ended, in their order: each to its client's worker of
- * now; those of clients that are gone all to one, so that they keep their order too. */
-static void move_events(struct gatewayworker *gw, struct link *from)
+/* One packet of a client of ours. */
+static bool move_event(struct gatewayworker *gw, struct slice packet, struct worker *of_the_gone,
+                       struct homeless *homeless)
+{
+    struct member *m = directory_find(gw->up.host->directory, gw_get_u32(packet.data + 17));
+    struct upstream_client *c = m != NULL ? CONTAINER_OF(m, struct upstream_client, member) : NULL;
+    packet_unmark(packet);
+    if (c != NULL) {
+        struct worker *w = worker_of(gw, c);
+        return w != NULL ? worker_put_packet(w, packet.data, packet.len) : park_packet(gw, c, packet);
+    }
+    /* Once one had to stay, all behind it do. */
+    if (of_the_gone != NULL && homeless->n_events == 0) {
+        int err = worker_try_packet(of_the_gone, packet);
+        if (err != -EAGAIN)
+            return err == 0;
+    }
+    return park_append(homeless, packet, true);
+}
+
+void worker_move_events(struct gatewayworker *gw, struct link_queue *from, struct link_queue *then,
+                        struct leaving *back, bool are_newest)
 {
     struct slice packet;
     uint64_t moved = 0;
-    struct worker *of_the_gone = worker_any(gw);
-    struct parked *parked_gone = NULL;
-    while (link_queue_take_packet(&from->queue, &packet)) {
+    /* Behind what is homeless already, if there is any: not past it. */
+    struct worker *of_the_gone = are_newest && gw->homeless.n_events > 0 ? NULL : worker_any(gw);
+    struct homeless homeless = {0};
+    link_queue_init(&homeless.queue, gw->up.host->estate);
+    while (link_queue_take_packet(from, &packet) || (then != NULL && link_queue_take_packet(then, &packet))) {
         uint8_t cmd = packet.data[4];
         if (cmd == GW_CMD_PING)
             continue;
-        moved++;
-        struct member *m = directory_find(gw->up.host->directory, gw_get_u32(packet.data + 17));
-        struct upstream_client *c = m != NULL ? CONTAINER_OF(m, struct upstream_client, member) : NULL;
-        struct worker *w = c != NULL ? worker_of(gw, c) : of_the_gone;
-        if (!(w != NULL ? link_put_packet(w->link, packet.data, packet.len)
-                        : park_packet(gw, c, packet, &parked_gone)))
+        bool is_ours = gw_shard_of(gw_get_u32(packet.data + 17)) == gw->me || back == NULL;
+        moved += is_ours;
+        if (!(is_ours ? move_event(gw, packet, of_the_gone, &homeless)
+                      : link_queue_append(&back->returning, packet)))
             event_lost(gw, cmd);
     }
+    park_homeless_all(gw, &homeless, !are_newest);
     gw_count(gw, COUNTER_event_moved, moved);
     if (moved > 0)
         LOG(LOG_NOTICE, "worker_events_moved", "events=%llu", (unsigned long long)moved);
+}
+
+/* Not to be chosen any more. */
+static void take_out(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    struct worker *last = gw->workers[--gw->n_workers];
+    gw->workers[w->position] = last;
+    last->position = w->position;
+    /* What is bound to it is nobody's load any more. */
+    if (!gw_is_alone(gw))
+        NODE_STORE(gw->shared->workers[w->number].clients[gw->me], 0);
+    w->is_gone = true;
+    w->full = false;
+    w->fullness = FULLNESS_NONE;
+    LOG(LOG_NOTICE, "worker_left", "worker=%s shard=%u clients=%u workers=%u", w->label, w->shard,
+        w->n_clients, gw->n_workers);
+}
+
+static void rebind_soon(struct gatewayworker *gw)
+{
+    if (!list_is_empty(&gw->gone))
+        loop_task_add(gw->up.host->loop, gw->n_workers > 0 ? &gw->rebind_task : &gw->resume_task);
 }
 
 void worker_detach(struct link *l)
 {
     struct worker *w = l->worker;
     struct gatewayworker *gw = l->gw;
-    struct worker *last = gw->workers[--gw->n_workers];
-    gw->workers[w->position] = last;
-    last->position = w->position;
+    take_out(w);
     w->link = NULL;
-    w->full = false;
     l->worker = NULL;
+    gw->n_here--;
+    give_number_back(w);
     gw_count(gw, COUNTER_worker_left, 1);
-    counter_set(gw->up.host->counters, COUNTER_workers, gw->n_workers);
-    LOG(LOG_NOTICE, "worker_left", "worker=%s clients=%u workers=%u", w->label, w->n_clients, gw->n_workers);
+    counter_set(gw->up.host->counters, COUNTER_workers, gw->n_here);
+    link_publish_count(gw);
+    struct leaving *back = peer_worker_left(w);
     if (w->n_clients == 0)
         worker_free(w);
     else
         list_append(&gw->gone, &w->gone); /* freed with its last client, maybe within move_events */
-    move_events(gw, l);
-    if (list_is_empty(&gw->gone))
+    worker_move_events(gw, &l->queue, NULL, back, false);
+    if (back != NULL)
+        loop_task_add(gw->up.host->loop, &gw->return_task);
+    rebind_soon(gw);
+}
+
+/* ---- workers of other shards */
+
+struct worker *worker_elsewhere(struct gatewayworker *gw, uint32_t number, uint64_t since)
+{
+    for (uint32_t i = 0; i < gw->n_workers; i++)
+        if (gw->workers[i]->number == number && gw->workers[i]->since == since)
+            return gw->workers[i];
+    for (struct list *node = gw->gone.next; node != &gw->gone; node = node->next) {
+        struct worker *w = CONTAINER_OF(node, struct worker, gone);
+        if (w->unsettled && w->number == number && w->since == since)
+            return w;
+    }
+    return NULL;
+}
+
+void worker_came(struct gatewayworker *gw, unsigned shard, uint32_t number, uint64_t since,
+                 enum fullness fullness, struct slice key)
+{
+    if (number >= NODE_WORKERS_MAX || worker_elsewhere(gw, number, since) != NULL)
         return;
-    loop_task_add(gw->up.host->loop, gw->n_workers > 0 ? &gw->rebind_task : &gw->resume_task);
+    struct worker *w = worker_new(gw, key);
+    if (w == NULL || !array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST)) {
+        LOG(LOG_ERROR, "worker_no_memory", "workers=%u", gw->n_workers);
+        if (w != NULL)
+            worker_free(w);
+        return;
+    }
+    w->shard = (uint8_t)shard;
+    w->number = number;
+    w->since = since;
+    worker_added(w);
+    w->fullness = fullness;
+    worker_look_at_full(w);
+    struct worker *same = find_by_key(gw, w);
+    if (same != NULL && same->link != NULL &&
+        (same->since < since || (same->since == since && gw->me < shard))) {
+        LOG(LOG_WARN, "worker_replaced",
+            "worker=%s hint=\"two workers with one name and id on one machine?\"", w->label);
+        gw_count(gw, COUNTER_worker_replaced, 1);
+        link_end(same->link);
+    }
+}
+
+void worker_lost(struct worker *w)
+{
+    ASSERT(w->link == NULL);
+    if (w->is_gone)
+        return; /* known already */
+    take_out(w);
+    w->unsettled = true;
+    w->gw->n_unsettled++;
+    list_append(&w->gw->gone, &w->gone);
+    peer_ack_left(w->gw, w);
+}
+
+void worker_settled(struct worker *w, struct link_queue *returned_before)
+{
+    struct gatewayworker *gw = w->gw;
+    if (!w->unsettled)
+        return;
+    w->unsettled = false;
+    gw->n_unsettled--;
+    w->full = false;
+    struct link_queue returned = w->returned, held = w->held;
+    link_queue_init(&w->returned, gw->up.host->estate);
+    link_queue_init(&w->held, gw->up.host->estate);
+    if (w->n_clients == 0)
+        worker_free(w);
+    else if (w->n_paused > 0)
+        loop_task_add(gw->up.host->loop, &gw->resume_task);
+    worker_move_events(gw, returned_before, &returned, NULL, false);
+    worker_move_events(gw, &held, NULL, NULL, true);
+    link_queue_fini(&returned);
+    link_queue_fini(&held);
+    if (gw->homeless.n_events > 0)
+        loop_task_add(gw->up.host->loop, &gw->unpark_task);
+    if (!timer_is_set(&gw->settle_timer)) /* else they wait for more workers than the one that has come */
+        rebind_soon(gw);
+}
+
+void worker_forget(struct worker *w)
+{
+    if (!w->is_gone) {
+        take_out(w);
+        list_append(&w->gw->gone, &w->gone);
+    }
+    while (w->n_clients > 1)
+        worker_unbind(w->clients[w->n_clients - 1]);
+    w->unsettled = false;
+    if (w->n_clients == 1)
+        worker_unbind(w->clients[0]); /* w goes with it */
+    else
+        worker_free(w);
 }
 
 void worker_ping_all(struct timer *t)
@@ -384,6 +721,7 @@ void worker_ping_all(struct timer *t)
     struct gatewayworker *gw = CONTAINER_OF(t, struct gatewayworker, ping_timer);
     struct gw_packet ping = {.cmd = GW_CMD_PING, .flag = GW_FLAG_BODY_IS_SCALAR};
     for (uint32_t i = 0; i < gw->n_workers; i++)
-        link_put_event(gw->workers[i]->link, &ping);
+        if (gw->workers[i]->link != NULL)
+            link_put_event(gw->workers[i]->link, &ping);
     timer_set(gw->up.host->loop, t, gw_config(gw)->worker_ping_interval * 1000, worker_ping_all);
 }

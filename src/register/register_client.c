@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* Announces this gateway to one register for as long as it lives: connects, says gateway_connect, stays
- * connected (the register drops the address when the connection ends), comes back a second after every loss.
- */
-#include "upstream/gatewayworker/gatewayworker_priv.h"
+#include "register/register_client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "proto/gw/register_line.h"
 
@@ -20,7 +20,7 @@
 
 struct register_client {
     struct net_conn conn;
-    struct upstream_host *host;
+    const struct register_client_host *host;
     const struct config_address *address;
     char text[NET_ADDR_STRLEN + 256]; /* host:port, for the log */
     struct net_addr addr;
@@ -143,7 +143,8 @@ static void try_connect(struct register_client *r)
         timer_set(r->host->loop, &r->timer, CONNECT_LIMIT_MS, on_connect_limit);
 }
 
-struct register_client *register_client_new(struct upstream_host *host, const struct config_address *address)
+struct register_client *register_client_new(const struct register_client_host *host,
+                                            const struct config_address *address)
 {
     struct register_client *r = calloc(1, sizeof *r);
     if (r == NULL)

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+/* What the shards of one node know of each other without asking: figures and summaries in shared memory, each
+ * word written by one process and read by all (relaxed: a figure may be a moment old, never half written).
+ * Messages go through the mesh (mesh/). Made by the supervisor, sparse, gone with the node. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/shard_shm.h"
+
+#define NODE_SHARDS_MAX 64
+
+/* Workers of the node, by number: shard i gives out the numbers i, i + n_shards, i + 2 n_shards ... */
+#define NODE_WORKERS_MAX 4096
+
+/* Names (uids, groups) that a shard has, by hash: a counter for each bucket, which sticks at 255. 0 means: no
+ * such name is there; anything else: maybe. */
+#define NODE_FILTER_BUCKETS (UINT32_C(1) << 20)
+struct name_filter {
+    uint8_t buckets[NODE_FILTER_BUCKETS];
+};
+
+enum node_phase {
+    NODE_DOWN,   /* no process, or it has not begun (supervisor) */
+    NODE_UP,     /* takes connections */
+    NODE_LEAVES, /* drains */
+    NODE_QUIET,  /* drains, and has neither clients nor anything for other shards */
+};
+
+/* Written by that shard, but phase and its column of workers[] by the supervisor once it is dead. */
+struct node_shard {
+    _Alignas(64) uint32_t phase;
+    uint32_t clients; /* client connections, for their placement */
+    uint32_t links;   /* internal connections that are workers or have not said yet what they are */
+    uint32_t members; /* clients in its directory */
+    /* Connections given to that shard, and of those that it has given, taken over: running numbers, so that
+     * handed of one less taken of the other are on their way (shard/handoff.h). */
+    struct node_handed {
+        uint32_t handed[NODE_SHARDS_MAX];
+        uint32_t taken[NODE_SHARDS_MAX];
+    } client_handoff, link_handoff;
+    uint64_t adds_done[NODE_SHARDS_MAX]; /* commands of that shard's links that add names, executed here */
+};
+
+struct node_worker {
+    uint64_t hash;                     /* of its key, written by the shard that has its link; 0: free */
+    uint32_t clients[NODE_SHARDS_MAX]; /* of that shard bound to it; element i is written by shard i */
+};
+
+struct node_shared {
+    /* By the supervisor: how many processes of that shard have died; `deaths` is their sum. */
+    _Alignas(64) uint32_t deaths;
+    uint32_t draining; /* 1: the whole node ends (set before the shards are told, or by one that finds the
+                        * supervisor gone) */
+    uint32_t deaths_of[NODE_SHARDS_MAX];
+    /* The shard that chooses a worker at this moment, plus 1; 0: none. See node_choice_begin. */
+    _Alignas(64) uint32_t chooser;
+    struct node_shard shards[NODE_SHARDS_MAX];
+    struct node_worker workers[NODE_WORKERS_MAX];
+    struct {
+        struct name_filter uids, groups;
+    } names[NODE_SHARDS_MAX];
+};
+
+#define NODE_LOAD(word)     __atomic_load_n(&(word), __ATOMIC_RELAXED)
+#define NODE_STORE(word, v) __atomic_store_n(&(word), (v), __ATOMIC_RELAXED)
+
+/* Shards that choose a worker by its clients take turns, lest two of them take the same one for the emptiest:
+ * from begin to end (which adds to its own count) others wait. For a moment only: whoever has no CPU, or
+ * died, in between is not waited for; then two choices may meet, which costs evenness and nothing else. */
+static inline void node_choice_begin(struct node_shared *n, unsigned me)
+{
+    for (unsigned tries = 0; tries < 2000; tries++) {
+        uint32_t nobody = 0;
+        /* Acquire: the counts as the one before left them. */
+        if (__atomic_load_n(&n->chooser, __ATOMIC_RELAXED) == 0 &&
+            __atomic_compare_exchange_n(&n->chooser, &nobody, me + 1, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED))
+            return;
+    }
+}
+static inline void node_choice_end(struct node_shared *n, unsigned me)
+{
+    uint32_t own = me + 1;
+    /* Release: with our count. Only if it is ours: it may have been taken without waiting. */
+    __atomic_compare_exchange_n(&n->chooser, &own, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t name_filter_bucket(uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) % NODE_FILTER_BUCKETS;
+}
+static inline bool name_filter_may_have(const struct name_filter *f, uint64_t hash)
+{
+    return NODE_LOAD(f->buckets[name_filter_bucket(hash)]) != 0;
+}
+static inline void name_filter_add(struct name_filter *f, uint64_t hash)
+{
+    uint8_t *b = &f->buckets[name_filter_bucket(hash)];
+    if (*b < UINT8_MAX)
+        NODE_STORE(*b, *b + 1);
+}
+static inline void name_filter_remove(struct name_filter *f, uint64_t hash)
+{
+    uint8_t *b = &f->buckets[name_filter_bucket(hash)];
+    if (*b < UINT8_MAX) /* one that was full once is full for good: the safe side */
+        NODE_STORE(*b, *b - 1);
+}
+
+/* Everything that a node's processes share, as the supervisor made it before it forked them. */
+struct node {
+    unsigned n_shards;
+    struct node_shared *shared;
+    void *mesh; /* mesh_bytes(n_shards, ring_bytes) */
+    size_t ring_bytes;
+    void *estates[NODE_SHARDS_MAX]; /* estate_bytes(max_clients, estate_heap_bytes) each */
+    size_t estate_bytes, estate_heap_bytes;
+    uint32_t max_clients;             /* of one shard */
+    int wake_fds[NODE_SHARDS_MAX];    /* eventfd of each shard: something is in a ring, or a shard has died */
+    int hand_fds[NODE_SHARDS_MAX][2]; /* of each, node_hand_open: [0] to receive connections, [1] to give */
+};
+
+/* The two ends on which one shard gets connections from all others: messages with bounds, non-blocking,
+ * closed on exec. 0 or -errno. */
+int node_hand_open(int ret[2]);
+
+/* Mapped anonymous and shared. NULL without memory. For tests and simulation too. */
+struct node_shared *node_shared_new(void);
+void node_shared_free(struct node_shared *n);
+/* The process of that shard is dead: its figures, names and bindings are gone, deaths grow (supervisor). */
+void node_shared_bury(struct node_shared *n, unsigned shard);

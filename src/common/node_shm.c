@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+#include "common/node_shm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "common/dirs.h"
+
+/* What of a shard's block a later run takes over. */
+#define IDS_BYTES offsetof(struct shard_shm, state)
+
+const char *process_kind_name(enum process_kind kind)
+{
+    static const char *const names[PROCESS_KIND_N] = {"supervisor", "announcer", "shard"};
+    return names[kind];
+}
+
+const char *process_state_name(uint32_t state)
+{
+    static const char *const names[PROCESS_STATE_N] = {"none", "alive", "stuck", "dead", "ended"};
+    return state < PROCESS_STATE_N ? names[state] : "?";
+}
+
+void node_shm_sum(const struct node_shm *shm, struct counters *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    for (unsigned id = 0; id < COUNTER_N; id++) {
+        uint64_t sum = counter_get(&shm->announcer.counters, (enum counter_id)id);
+        for (unsigned i = 0; i < shm->n_shards; i++)
+            sum += counter_get(&shm->blocks[i].shm.counters, (enum counter_id)id);
+        ret->v[id] = sum;
+    }
+}
+
+/* ---- making it */
+
+static void init_tables(struct node_shm *shm, const struct shard_plan *plan)
+{
+    shm->processes[NODE_PROCESS_SUPERVISOR].kind = PROCESS_SUPERVISOR;
+    shm->processes[NODE_PROCESS_ANNOUNCER].kind = PROCESS_ANNOUNCER;
+    for (unsigned i = 0; i < plan->n; i++) {
+        shm->processes[NODE_PROCESS_SHARDS + i].kind = PROCESS_SHARD;
+        shm->processes[NODE_PROCESS_SHARDS + i].number = i;
+        shm->shards[i].cpu = plan->shards[i].cpu;
+        shm->shards[i].roles =
+            (plan->shards[i].edge ? NODE_ROLE_EDGE : 0) | (plan->shards[i].link ? NODE_ROLE_LINK : 0);
+    }
+}
+
+/* So that a reader needs no table of ours. */
+static void init_names(struct node_shm *shm)
+{
+    size_t at = 0;
+    memset(shm->counter_names, 0, sizeof shm->counter_names);
+    for (unsigned id = 0; id < COUNTER_N; id++) {
+        size_t len = strlen(counter_infos[id].name) + 1;
+        ASSERT(at + len <= sizeof shm->counter_names);
+        memcpy(shm->counter_names + at, counter_infos[id].name, len);
+        at += len;
+    }
+}
+
+/* Everything but the blocks of shards. The magic last: a reader does not take half of it for the whole. */
+static void init_head(struct node_shm *shm, const struct shard_plan *plan)
+{
+    memset(shm, 0, offsetof(struct node_shm, blocks));
+    shm->version = NODE_SHM_VERSION;
+    shm->size = sizeof *shm;
+    shm->counters_layout = counters_layout();
+    shm->counters_n = COUNTER_N;
+    shm->block_bytes = NODE_SHM_BLOCK;
+    shm->n_shards = plan->n;
+    init_tables(shm, plan);
+    init_names(shm);
+    __atomic_store_n(&shm->magic, NODE_SHM_MAGIC, __ATOMIC_RELEASE); /* partner: map_checked */
+}
+
+/* Returns whether its ids go on. */
+static bool init_shard(struct shard_shm *shm, unsigned shard, bool is_ours)
+{
+    bool continued =
+        is_ours && shm->shard == shard && shm->next_seq != 0 && shm->next_seq <= CONNECTION_SEQ_MASK;
+    if (!continued) {
+        shard_shm_init(shm, shard, shard_shm_clock_seq(time(NULL)));
+        return false;
+    }
+    memset((uint8_t *)shm + IDS_BYTES, 0, sizeof *shm - IDS_BYTES);
+    return true;
+}
+
+/* ---- the file */
+
+static int shm_path(const char *dir, char *buf, size_t cap)
+{
+    return snprintf(buf, cap, "%s/node.shm", dir) < (int)cap ? 0 : -ENAMETOOLONG;
+}
+
+/* The lock belongs to the open file description, which shards inherit: it ends with the last of them, so that
+ * nobody takes over a file that an orphaned shard still writes to. */
+static int lock_file(int fd)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+static bool file_is_locked(int fd)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+#define READ_AT(fd, member, ret)                                                                             \
+    (pread(fd, ret, sizeof *(ret), offsetof(struct node_shm, member)) == (ssize_t)sizeof *(ret))
+
+/* Whether an earlier run left ids where we would look for them. */
+static bool is_ours(int fd)
+{
+    uint64_t magic;
+    uint32_t version, block_bytes;
+    return READ_AT(fd, magic, &magic) && magic == NODE_SHM_MAGIC && READ_AT(fd, version, &version) &&
+           version == NODE_SHM_VERSION && READ_AT(fd, block_bytes, &block_bytes) &&
+           block_bytes == NODE_SHM_BLOCK;
+}
+
+/* As far as it is used: a tmpfs that is full tells it here, not by SIGBUS later. 0 or -errno. */
+static int allocate(int fd, unsigned n_shards)
+{
+    int r = posix_fallocate(fd, 0, (off_t)(offsetof(struct node_shm, blocks) + n_shards * NODE_SHM_BLOCK));
+    return r != 0 ? -r : -posix_fallocate(fd, offsetof(struct node_shm, counter_names), NODE_SHM_NAMES);
+}
+
+static int map_file(int fd, unsigned n_shards, struct node_shm **ret)
+{
+    int r = allocate(fd, n_shards);
+    if (r < 0)
+        return r;
+    if (ftruncate(fd, sizeof **ret) < 0)
+        return -errno;
+    void *p = mmap(NULL, sizeof **ret, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *ret = p;
+    return 0;
+}
+
+int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret)
+{
+    char path[PATH_MAX];
+    struct node_shm *shm = NULL;
+    bool ours = false;
+    int r = make_dirs(dir, 0755);
+
+    if (r < 0 || (r = shm_path(dir, path, sizeof path)) < 0)
+        return r;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return -errno;
+    if ((r = lock_file(fd)) == 0) {
+        ours = is_ours(fd);
+        /* What is not ours must not be read as ids of later shards. */
+        r = !ours && ftruncate(fd, 0) < 0 ? -errno : map_file(fd, plan->n, &shm);
+    }
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    *ret = (struct node_shm_file){.shm = shm, .fd = fd, .continued = true};
+    init_head(shm, plan);
+    for (unsigned i = 0; i < plan->n; i++)
+        ret->continued &= init_shard(node_shm_shard(shm, i), i, ours);
+    return 0;
+}
+
+int node_shm_anonymous(const struct shard_plan *plan, struct node_shm_file *ret)
+{
+    struct node_shm *shm =
+        mmap(NULL, sizeof *shm, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (shm == MAP_FAILED)
+        return -errno;
+    init_head(shm, plan);
+    for (unsigned i = 0; i < plan->n; i++)
+        init_shard(node_shm_shard(shm, i), i, false);
+    *ret = (struct node_shm_file){.shm = shm, .fd = -1};
+    return 0;
+}
+
+void node_shm_release(struct node_shm_file *f)
+{
+    if (f->shm != NULL)
+        munmap(f->shm, sizeof *f->shm);
+    if (f->fd >= 0)
+        close(f->fd);
+    *f = (struct node_shm_file){.fd = -1};
+}
+
+/* ---- reading it */
+
+static int map_checked(int fd, const struct node_shm **ret)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_size != (off_t)sizeof(struct node_shm))
+        return -EPROTO;
+    struct node_shm *shm = mmap(NULL, sizeof *shm, PROT_READ, MAP_SHARED, fd, 0);
+    if (shm == MAP_FAILED)
+        return -errno;
+    if (__atomic_load_n(&shm->magic, __ATOMIC_ACQUIRE) != NODE_SHM_MAGIC ||
+        shm->version != NODE_SHM_VERSION || shm->block_bytes != NODE_SHM_BLOCK ||
+        shm->counters_layout != counters_layout() || shm->n_shards == 0 || shm->n_shards > NODE_SHARDS_MAX ||
+        shm->config_path[sizeof shm->config_path - 1] != '\0') {
+        munmap(shm, sizeof *shm);
+        return -EPROTO;
+    }
+    *ret = shm;
+    return 0;
+}
+
+int node_shm_map(const char *dir, const struct node_shm **ret, bool *ret_running)
+{
+    char path[PATH_MAX];
+    int r = shm_path(dir, path, sizeof path);
+
+    if (r < 0)
+        return r;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    bool running = file_is_locked(fd);
+    r = map_checked(fd, ret);
+    close(fd);
+    if (r == 0)
+        *ret_running = running;
+    return r;
+}
+
+void node_shm_unmap(const struct node_shm *shm)
+{
+    munmap((void *)(uintptr_t)shm, sizeof *shm);
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#include "supervisor/node_memory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/file_limit.h"
+#include "estate/estate.h"
+#include "mesh/mesh.h"
+
+/* Sessions and unwritten packets of one process, at the most. */
+#define ESTATE_HEAP_BYTES ((size_t)4 << 30)
+
+/* NULL without address space. Not in core files: a walk over it would take minutes. */
+static void *map_sparse(size_t bytes)
+{
+    void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mem == MAP_FAILED)
+        return NULL;
+    madvise(mem, bytes, MADV_DONTDUMP);
+    return mem;
+}
+
+static int make_memory(struct node *n)
+{
+    n->shared = node_shared_new();
+    if (n->shared == NULL)
+        return -ENOMEM;
+    /* One shard alone has nobody to talk to. */
+    if (n->n_shards > 1 && (n->mesh = map_sparse(mesh_bytes(n->n_shards, n->ring_bytes))) == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i < n->n_shards; i++) {
+        n->estates[i] = map_sparse(n->estate_bytes);
+        if (n->estates[i] == NULL)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int make_descriptors(struct node *n)
+{
+    for (unsigned i = 0; i < n->n_shards; i++) {
+        n->wake_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (n->wake_fds[i] < 0)
+            return -errno;
+        int err = node_hand_open(n->hand_fds[i]);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+int node_memory_make(const struct config *cfg, unsigned n_shards, struct node *ret, struct config_error *err)
+{
+    struct node n = {
+        .n_shards = n_shards,
+        .ring_bytes = cfg->gateway.ring_size,
+        .estate_heap_bytes = ESTATE_HEAP_BYTES,
+        .max_clients = file_limit_clients(cfg, n_shards),
+    };
+    n.estate_bytes = estate_bytes(n.max_clients, n.estate_heap_bytes);
+    for (unsigned i = 0; i < NODE_SHARDS_MAX; i++)
+        n.wake_fds[i] = n.hand_fds[i][0] = n.hand_fds[i][1] = -1;
+    int r = make_memory(&n);
+    if (r < 0)
+        config_error_add(err, 0, "", "",
+                         "no address space for what %u shards share (about %zu GiB, of which almost nothing "
+                         "becomes memory); expected no limit (ulimit -v) and vm.overcommit_memory 0 or 1",
+                         n_shards, n_shards * (n.estate_bytes >> 30) + 1);
+    if (r == 0 && (r = make_descriptors(&n)) < 0)
+        config_error_add(err, 0, "", "", "no descriptors for %u shards: %s", n_shards, strerror(-r));
+    if (r < 0) {
+        node_memory_free(&n);
+        return r;
+    }
+    *ret = n;
+    return 0;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void unmap_estate(struct node *n, unsigned shard)
+{
+    if (n->estates[shard] != NULL)
+        munmap(n->estates[shard], n->estate_bytes);
+    n->estates[shard] = NULL;
+}
+
+void node_memory_free(struct node *n)
+{
+    for (unsigned i = 0; i < n->n_shards; i++) {
+        unmap_estate(n, i);
+        close_fd(&n->wake_fds[i]);
+        close_fd(&n->hand_fds[i][0]);
+        close_fd(&n->hand_fds[i][1]);
+    }
+    if (n->mesh != NULL)
+        munmap(n->mesh, mesh_bytes(n->n_shards, n->ring_bytes));
+    node_shared_free(n->shared);
+    *n = (struct node){0};
+}
+
+void node_memory_keep(struct node *n, unsigned shard)
+{
+    for (unsigned i = 0; i < n->n_shards; i++) {
+        if (i == shard)
+            continue;
+        unmap_estate(n, i);
+        close_fd(&n->hand_fds[i][0]);
+    }
+}

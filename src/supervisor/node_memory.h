@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+/* What a node's shards have in common, made before the first of them is forked: rings, estates, figures, and
+ * the descriptors by which they wake each other and pass connections. All of it is sparse: address space, not
+ * memory. */
+#pragma once
+
+#include "common/config.h"
+#include "common/node_shared.h"
+
+/* 0, or -errno with the reason in err. */
+int node_memory_make(const struct config *cfg, unsigned n_shards, struct node *ret, struct config_error *err);
+void node_memory_free(struct node *n); /* fine for all zero with n_shards 0 */
+
+/* In a shard's process: without the estates of the others and their ends to receive connections. */
+void node_memory_keep(struct node *n, unsigned shard);

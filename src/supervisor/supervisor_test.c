@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+/* The supervisor in a process of its own, over shards that do nothing but what a test tells them to. */
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "common/listen_socket.h"
+#include "common/node_shm.h"
+
+#define SHARDS 3
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1 /* core files of terabytes, and handlers of their own */
+#else
+#define SANITIZED 0
+#endif
+#define PATIENCE_MS 15000
+
+/* What a shard is told and what it tells. */
+struct played {
+    int pid;
+    unsigned starts;
+    bool is_edge, is_link, own_estate_only, late; /* late: does not say that it runs */
+    bool end_well, ignore_stop, stand_still;
+    unsigned quits, terms;
+    int cpu; /* -1: may run on several */
+    uint64_t wakes, hash;
+};
+
+static struct {
+    struct played shards[SHARDS];
+    int announcer_pid;
+    unsigned announcer_starts, shards_at_announcer_end;
+} * play; /* shared with all processes */
+
+static char dir[64];
+static bool with_cores;
+static struct config cfg;
+static pid_t supervisor;
+
+/* ---- in the children */
+
+static int only_cpu(void)
+{
+    cpu_set_t set;
+    sched_getaffinity(0, sizeof set, &set);
+    for (int i = 0; CPU_COUNT(&set) == 1 && i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &set))
+            return i;
+    return -1;
+}
+
+static void note_start(struct played *p, const struct shard_start *s)
+{
+    const struct node *n = s->node;
+    p->is_edge = s->listen_fds != NULL && fcntl(s->listen_fds[0], F_GETFD) >= 0;
+    p->is_link = s->internal_fd >= 0;
+    p->cpu = only_cpu();
+    p->hash = hash_bytes("name", 4);
+    p->own_estate_only = true;
+    for (unsigned i = 0; i < n->n_shards; i++)
+        p->own_estate_only &= (n->estates[i] != NULL) == (i == s->shard);
+    p->quits = p->terms = 0;
+    p->starts++;
+    p->pid = getpid();
+}
+
+/* Returns whether it ends. */
+static bool play_signal(struct played *p, int sig)
+{
+    if (sig == SIGTERM)
+        p->terms++;
+    return (sig == SIGTERM || sig == SIGINT) && !p->ignore_stop;
+}
+
+static int play_shard(const struct shard_start *s)
+{
+    struct played *p = &play->shards[s->shard];
+    struct timespec tick = {.tv_nsec = 5000000};
+    uint64_t wakes;
+    sigset_t set;
+
+    note_start(p, s);
+    s->shm->next_seq++;
+    sigprocmask(SIG_SETMASK, NULL, &set);
+    for (;;) {
+        if (!p->late)
+            shard_shm_set_state(s->shm, SHARD_STATE_RUNNING);
+        if (!p->stand_still)
+            s->shm->turns++;
+        if (read(s->node->wake_fds[s->shard], &wakes, sizeof wakes) > 0)
+            p->wakes += wakes;
+        p->quits = s->shm->stacks;
+        if (p->end_well)
+            return p->end_well = false;
+        if (play_signal(p, sigtimedwait(&set, NULL, &tick)))
+            return 0;
+    }
+}
+
+static int play_announcer(const struct announce_start *s)
+{
+    sigset_t set;
+    int sig;
+
+    counter_add(s->counters, COUNTER_register_connected, 1);
+    play->announcer_starts++;
+    play->announcer_pid = getpid();
+    sigprocmask(SIG_SETMASK, NULL, &set);
+    sigwait(&set, &sig);
+    play->shards_at_announcer_end = 0;
+    for (unsigned i = 0; i < SHARDS; i++)
+        play->shards_at_announcer_end += kill(play->shards[i].pid, 0) == 0;
+    return 0;
+}
+
+/* ---- around it */
+
+static void set(const char *section, const char *key, const char *fmt, ...)
+{
+    struct config_error err = {0};
+    char value[128];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(value, sizeof value, fmt, ap);
+    va_end(ap);
+    assert_int_equal(config_set(&cfg, section, key, value, &err), 0);
+}
+
+static unsigned free_port(void)
+{
+    struct sockaddr_in a;
+    socklen_t len = sizeof a;
+    int fd = listen_socket_open("127.0.0.1", 0, 1);
+    assert_true(fd >= 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+static int set_up(void **state)
+{
+    snprintf(dir, sizeof dir, "/tmp/tgg-supervisor-test-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    play = mmap(NULL, sizeof *play, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(play, MAP_FAILED);
+    with_cores = false;
+    config_defaults(&cfg);
+    set("gateway", "runtime_dir", "%s", dir);
+    set("gateway", "start_port", "%u", free_port());
+    set("gateway", "shards", "%d", SHARDS);
+    set("gateway", "drain_timeout", "1");
+    set("gateway", "max_connections", "1000");
+    set("listen a", "address", "127.0.0.1");
+    set("listen a", "port", "%u", free_port());
+    set("listen a", "protocol", "text");
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char path[96];
+    if (supervisor != 0) {
+        kill(supervisor, SIGKILL);
+        waitpid(supervisor, NULL, 0);
+        supervisor = 0;
+    }
+    snprintf(path, sizeof path, "%s/node.shm", dir);
+    unlink(path);
+    rmdir(dir);
+    munmap(play, sizeof *play);
+    config_fini(&cfg);
+    return 0;
+}
+
+static void pause_ms(long ms)
+{
+    struct timespec ts = {.tv_nsec = ms * 1000000};
+    nanosleep(&ts, NULL);
+}
+
+#define WAIT_FOR(condition)                                                                                  \
+    do {                                                                                                     \
+        unsigned waited_ms = 0;                                                                              \
+        for (; !(condition) && waited_ms < PATIENCE_MS; waited_ms += 5)                                      \
+            pause_ms(5);                                                                                     \
+        if (waited_ms >= PATIENCE_MS)                                                                        \
+            fail_msg("not in time: %s", #condition);                                                         \
+    } while (0)
+
+static bool all_run(void)
+{
+    for (unsigned i = 0; i < SHARDS; i++)
+        if (__atomic_load_n(&play->shards[i].pid, __ATOMIC_RELAXED) == 0)
+            return false;
+    return true;
+}
+
+static void run(void)
+{
+    supervisor = fork();
+    assert_true(supervisor >= 0);
+    if (supervisor == 0) {
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(null, STDERR_FILENO);
+        if (!with_cores)
+            setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        if (chdir(dir) < 0) /* where a core file goes */
+            _exit(99);
+        _exit(supervisor_run(&cfg, play_shard, play_announcer));
+    }
+    WAIT_FOR(all_run());
+}
+
+static int wait_status(void)
+{
+    int wstatus;
+    assert_int_equal(waitpid(supervisor, &wstatus, 0), supervisor);
+    supervisor = 0;
+    assert_true(WIFEXITED(wstatus));
+    return WEXITSTATUS(wstatus);
+}
+
+static int end(int sig)
+{
+    kill(supervisor, sig);
+    return wait_status();
+}
+
+static const struct node_shm *view(void)
+{
+    const struct node_shm *shm;
+    bool running;
+    assert_int_equal(node_shm_map(dir, &shm, &running), 0);
+    return shm;
+}
+
+/* ---- tests */
+
+static void each_shard_gets_what_its_roles_need(void **state)
+{
+    char cpu[16];
+    set("gateway", "edge_shards", "0,2");
+    set("gateway", "link_shards", "1,2");
+    cpu_set_t allowed;
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    int first = 0;
+    while (!CPU_ISSET(first, &allowed))
+        first++;
+    snprintf(cpu, sizeof cpu, "%d", first);
+    set("gateway", "cpus", cpu);
+    run();
+    const struct played *p = play->shards;
+    assert_true(p[0].is_edge && !p[0].is_link);
+    assert_true(!p[1].is_edge && p[1].is_link);
+    assert_true(p[2].is_edge && p[2].is_link);
+    for (unsigned i = 0; i < SHARDS; i++) {
+        assert_true(p[i].own_estate_only);
+        assert_int_equal(p[i].cpu, first);
+        assert_int_equal(p[i].hash, p[0].hash);
+    }
+    const struct node_shm *shm = view();
+    assert_int_equal(shm->n_shards, SHARDS);
+    assert_int_equal(shm->max_clients, 1000);
+    assert_int_equal(shm->supervisor_pid, supervisor);
+    for (unsigned i = 0; i < SHARDS; i++) {
+        assert_int_equal(shm->processes[NODE_PROCESS_SHARDS + i].pid, p[i].pid);
+        assert_int_equal(shm->processes[NODE_PROCESS_SHARDS + i].state, PROCESS_ALIVE);
+    }
+    assert_int_equal(end(SIGTERM), 0);
+    assert_int_equal(shm->processes[NODE_PROCESS_SHARDS].state, PROCESS_ENDED);
+    assert_int_equal(shard_shm_state(&shm->blocks[2].shm), SHARD_STATE_STOPPED);
+    node_shm_unmap(shm);
+}
+
+static void a_dead_shard_is_replaced_and_the_others_are_told(void **state)
+{
+    run();
+    int old = play->shards[1].pid;
+    const struct node_shm *shm = view();
+    uint32_t seq = shm->blocks[1].shm.next_seq;
+    assert_int_equal(play->shards[0].wakes, 0);
+    kill(old, SIGKILL);
+    WAIT_FOR(play->shards[1].starts == 2);
+    WAIT_FOR(play->shards[0].wakes == 1 && play->shards[2].wakes == 1);
+    assert_int_not_equal(play->shards[1].pid, old);
+    assert_int_equal(play->shards[0].starts, 1);
+    assert_int_equal(shm->processes[NODE_PROCESS_SHARDS + 1].restarts, 1);
+    assert_int_equal(shm->processes[NODE_PROCESS_SHARDS].restarts, 0);
+    WAIT_FOR(shm->blocks[1].shm.next_seq == seq + 1); /* goes on */
+    node_shm_unmap(shm);
+    assert_int_equal(end(SIGTERM), 0);
+}
+
+static void a_shard_that_ends_untold_is_replaced(void **state)
+{
+    run();
+    play->shards[2].end_well = true;
+    WAIT_FOR(play->shards[2].starts == 2);
+    assert_int_equal(end(SIGTERM), 0);
+}
+
+static void the_announcer_comes_when_all_links_are_served(void **state)
+{
+    set("gateway", "link_shards", "0,1");
+    play->shards[1].late = play->shards[2].late = true; /* 2 has no links: nobody waits for it */
+    run();
+    pause_ms(100);
+    assert_int_equal(play->announcer_starts, 0);
+    play->shards[1].late = false;
+    WAIT_FOR(play->announcer_pid != 0);
+    int old = play->announcer_pid;
+    kill(old, SIGKILL);
+    WAIT_FOR(play->announcer_starts == 2);
+    const struct node_shm *shm = view();
+    struct counters sum;
+    WAIT_FOR(play->announcer_pid != old);
+    node_shm_sum(shm, &sum);
+    assert_int_equal(counter_get(&sum, COUNTER_register_connected), 2);
+    assert_int_equal(shm->processes[NODE_PROCESS_ANNOUNCER].restarts, 1);
+    node_shm_unmap(shm);
+    assert_int_equal(end(SIGTERM), 0);
+    assert_int_equal(play->shards_at_announcer_end, 0); /* it left the registers after they had drained */
+}
+
+static void a_stuck_shard_is_asked_then_killed(void **state)
+{
+    set("gateway", "stuck_timeout", "1");
+    run();
+    struct played *p = &play->shards[0];
+    int old = p->pid;
+    p->ignore_stop = true;
+    p->stand_still = true;
+    const struct node_shm *shm = view();
+    WAIT_FOR(p->quits == 1 && p->terms == 1); /* asked for its stack, and to end */
+    assert_int_equal(shm->processes[NODE_PROCESS_SHARDS].state, PROCESS_STUCK);
+    assert_int_equal(p->pid, old);
+    p->stand_still = false;
+    WAIT_FOR(shm->processes[NODE_PROCESS_SHARDS].state == PROCESS_ALIVE); /* it came back */
+    assert_int_equal(p->starts, 1);
+    p->stand_still = true;
+    WAIT_FOR(shm->processes[NODE_PROCESS_SHARDS].restarts == 1);
+    p->ignore_stop = p->stand_still = false;
+    WAIT_FOR(p->starts == 2);
+    int wstatus = shm->processes[NODE_PROCESS_SHARDS].last_wait_status;
+    assert_true(WIFSIGNALED(wstatus) && !WCOREDUMP(wstatus));
+    assert_int_equal(WTERMSIG(wstatus), SIGKILL);
+    assert_int_equal(play->shards[1].starts, 1);
+    node_shm_unmap(shm);
+    assert_int_equal(end(SIGTERM), 0);
+}
+
+/* Where core files are allowed, and go to the folder of the process. */
+static void a_stuck_shard_leaves_a_core_file(void **state)
+{
+    struct rlimit limit;
+    char pattern[64] = "", path[128];
+    FILE *f = fopen("/proc/sys/kernel/core_pattern", "re");
+
+    assert_non_null(f);
+    assert_non_null(fgets(pattern, sizeof pattern, f));
+    fclose(f);
+    getrlimit(RLIMIT_CORE, &limit);
+    if (SANITIZED || strcmp(pattern, "core\n") != 0 || limit.rlim_max == 0) {
+        print_message("no core files in the working folder here: not looked at\n");
+        return;
+    }
+    with_cores = true;
+    set("gateway", "stuck_timeout", "1");
+    run();
+    struct played *p = &play->shards[0];
+    p->ignore_stop = p->stand_still = true;
+    const struct node_shm *shm = view();
+    WAIT_FOR(shm->processes[NODE_PROCESS_SHARDS].restarts == 1);
+    p->ignore_stop = p->stand_still = false;
+    int wstatus = shm->processes[NODE_PROCESS_SHARDS].last_wait_status;
+    assert_true(WIFSIGNALED(wstatus) && WCOREDUMP(wstatus));
+    assert_int_equal(WTERMSIG(wstatus), SIGABRT);
+    WAIT_FOR(p->starts == 2);
+    assert_int_equal(shm->blocks[0].shm.stacks, 2); /* when it was asked, and with the end */
+    node_shm_unmap(shm);
+    assert_int_equal(end(SIGTERM), 0);
+    snprintf(path, sizeof path, "%s/core", dir);
+    struct stat st;
+    if (stat(path, &st) < 0) /* core.PID, with kernel.core_uses_pid */
+        return;
+    assert_true(st.st_size < 64 * 1024 * 1024); /* what is shared and sparse is not in it */
+    unlink(path);
+}
+
+static void shards_that_do_not_end_are_killed(void **state)
+{
+    run();
+    play->shards[1].ignore_stop = true;
+    assert_int_equal(end(SIGINT), 1);
+    for (unsigned i = 0; i < SHARDS; i++)
+        assert_int_equal(kill(play->shards[i].pid, 0), -1);
+}
+
+static void nobody_outlives_the_supervisor(void **state)
+{
+    run();
+    WAIT_FOR(play->announcer_pid != 0);
+    kill(supervisor, SIGKILL);
+    waitpid(supervisor, NULL, 0);
+    supervisor = 0;
+    for (unsigned i = 0; i < SHARDS;
+         i++) /* zombies of the init process count as there: ask for TERM instead */
+        WAIT_FOR(play->shards[i].terms == 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(each_shard_gets_what_its_roles_need, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_dead_shard_is_replaced_and_the_others_are_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_shard_that_ends_untold_is_replaced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_announcer_comes_when_all_links_are_served, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_stuck_shard_is_asked_then_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_stuck_shard_leaves_a_core_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(shards_that_do_not_end_are_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nobody_outlives_the_supervisor, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
