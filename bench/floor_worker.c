@@ -5,6 +5,9 @@
  *
  *   --reply one   each message goes back to its client (SEND_TO_ONE)
  *   --reply all   each message goes to every client (SEND_TO_ALL)
+ *   --reply marked   those that begin with an f go to every client, the others back to theirs
+ *   --reply store "set KEY VALUE" keeps the value and is answered "ok KEY", "get KEY" with the value last
+ *                 set; KEY is a number of eight hexadecimal digits, below STORE_KEYS
  *   --settle      each new client gets a uid of its own, one group (of --group-size clients), a session of 64
  * bytes, and then the message "ready", which tells it that all of that is in place */
 #include "common.h"
@@ -20,11 +23,15 @@
 
 #define READ_BYTES  (256u * 1024)
 #define REPLY_BYTES (4u * 1024 * 1024)
+#define STORE_KEYS  16384u
+#define VALUE_MAX   1024u
+
+enum reply { REPLY_ONE, REPLY_ALL, REPLY_MARKED, REPLY_STORE };
 
 static struct sockaddr_in gateway;
 static const char *name = "bench";
 static uint32_t id;
-static bool reply_to_all;
+static enum reply reply_kind;
 static bool settle;
 static uint32_t group_size = 100;
 
@@ -34,6 +41,11 @@ static size_t input_len;
 static uint8_t reply[REPLY_BYTES];
 static size_t reply_len;
 static uint32_t n_settled;
+
+static struct value {
+    uint32_t len;
+    uint8_t data[VALUE_MAX];
+} store[STORE_KEYS];
 
 static void reply_flush(void)
 {
@@ -73,6 +85,42 @@ static void client_settle(uint32_t connection)
     reply_add(CMD_SEND_TO_ONE, connection, "", 0, "ready", 5);
 }
 
+static struct value *value_of(const uint8_t *digits)
+{
+    char text[9] = {0};
+    memcpy(text, digits, 8);
+    return &store[strtoul(text, NULL, 16) % STORE_KEYS];
+}
+
+/* verb, space, eight digits, space, value */
+static void store_answer(uint32_t connection, const uint8_t *p, uint32_t len)
+{
+    uint8_t done[] = "ok 00000000";
+    if (len < 12)
+        die("a command of %u bytes", len);
+    struct value *v = value_of(p + 4);
+    if (memcmp(p, "get ", 4) == 0) {
+        reply_add(CMD_SEND_TO_ONE, connection, "", 0, v->data, v->len);
+        return;
+    }
+    if (memcmp(p, "set ", 4) != 0 || len < 13 || len - 13 > VALUE_MAX)
+        die("a command that is none: %.12s", (const char *)p);
+    v->len = len - 13;
+    memcpy(v->data, p + 13, v->len);
+    memcpy(done + 3, p + 4, 8);
+    reply_add(CMD_SEND_TO_ONE, connection, "", 0, done, sizeof(done) - 1);
+}
+
+static void message_answer(uint32_t connection, const uint8_t *p, uint32_t len)
+{
+    if (reply_kind == REPLY_STORE) {
+        store_answer(connection, p, len);
+        return;
+    }
+    bool to_all = reply_kind == REPLY_ALL || (reply_kind == REPLY_MARKED && len > 0 && p[0] == 'f');
+    reply_add(to_all ? CMD_SEND_TO_ALL : CMD_SEND_TO_ONE, to_all ? 0 : connection, "", 0, p, len);
+}
+
 static void packet_take(const uint8_t *p, uint32_t len)
 {
     uint32_t connection = packet_u32(p + PACKET_CONNECTION_AT);
@@ -81,8 +129,7 @@ static void packet_take(const uint8_t *p, uint32_t len)
         die("ext_len %u in a packet of %u bytes", ext_len, len);
     uint32_t body_at = PACKET_HEAD + ext_len;
     if (p[PACKET_CMD_AT] == CMD_ON_MESSAGE)
-        reply_add(reply_to_all ? CMD_SEND_TO_ALL : CMD_SEND_TO_ONE, reply_to_all ? 0 : connection, "", 0,
-                  p + body_at, len - body_at);
+        message_answer(connection, p + body_at, len - body_at);
     else if (p[PACKET_CMD_AT] == CMD_ON_CONNECT && settle)
         client_settle(connection);
 }
@@ -115,19 +162,20 @@ static void greet(void)
 
 static void take_reply(const struct arg *arg, const char *text)
 {
-    static const char *const names[] = {"one", "all"};
-    *(bool *)arg->into = arg_choice(arg, text, names, 2) == 1;
+    static const char *const names[] = {
+        [REPLY_ONE] = "one", [REPLY_ALL] = "all", [REPLY_MARKED] = "marked", [REPLY_STORE] = "store"};
+    *(enum reply *)arg->into = (enum reply)arg_choice(arg, text, names, 4);
 }
 
 static const char usage_text[] =
-    "usage: tgg-floor-worker --gateway ADDRESS:PORT [--name NAME] [--id N] [--reply one|all]\n"
-    "                        [--settle] [--group-size N]\n";
+    "usage: tgg-floor-worker --gateway ADDRESS:PORT [--name NAME] [--id N]\n"
+    "                        [--reply one|all|marked|store] [--settle] [--group-size N]\n";
 
 static void options_parse(int argc, char **argv)
 {
     const struct arg args[] = {
         {"--gateway", arg_address, &gateway}, {"--name", arg_text, &name},
-        {"--id", arg_u32, &id, 0, 65535},     {"--reply", take_reply, &reply_to_all},
+        {"--id", arg_u32, &id, 0, 65535},     {"--reply", take_reply, &reply_kind},
         {"--settle", arg_flag, &settle},      {"--group-size", arg_u32, &group_size, 1, 1000000},
     };
     int rest = args_parse(argc, argv, args, sizeof(args) / sizeof(args[0]), usage_text);

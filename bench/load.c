@@ -115,7 +115,7 @@ static void stdin_read(struct load *l)
         l->phase = PHASE_DONE;
         return;
     }
-    if (l->phase == PHASE_HOLD && l->mode != &load_idle)
+    if (l->phase == PHASE_HOLD && l->mode->drained != NULL)
         mode_begin(l);
 }
 
@@ -176,7 +176,7 @@ static void run(struct load *l)
 }
 
 static const char usage_text[] =
-    "usage: tgg-load echo|fan-out|connect|idle --target ADDRESS:PORT [options]\n"
+    "usage: tgg-load echo|fan-out|listen|store|connect|idle --target ADDRESS:PORT [options]\n"
     "  --connections N        (1)\n"
     "  --payload BYTES        (64) 16 to 65535\n"
     "  --outstanding N        (1) messages on the way per connection, broadcasts, or connections being "
@@ -185,7 +185,8 @@ static const char usage_text[] =
     "  --warmup MS            (300) before the measured window\n"
     "  --run MS               (2000) the measured window\n"
     "  --warmup-operations N  (0) and at least so many operations\n"
-    "  --run-operations N     the window ends after so many operations, if that comes first\n"
+    "  --run-operations N     the window ends after so many operations, if that comes first;\n"
+    "                         listen: a line after each so many\n"
     "  --cpu-pid PID          take this process' CPU time over the window; may be given several times\n"
     "  --sources N            (8) source addresses, from 127.0.0.1 upwards\n"
     "  --source-first N       (0) begin with 127.0.0.1 + N\n"
@@ -198,7 +199,8 @@ static const char usage_text[] =
 
 static const struct load_mode *parse_mode(const char *name)
 {
-    static const struct load_mode *const modes[] = {&load_echo, &load_fanout, &load_connect, &load_idle};
+    static const struct load_mode *const modes[] = {&load_echo,  &load_fanout,  &load_listen,
+                                                    &load_store, &load_connect, &load_idle};
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         if (strcmp(name, modes[i]->name) == 0)
             return modes[i];
@@ -254,7 +256,7 @@ static void options_parse(struct load *l, int argc, char **argv)
     if (rest + 1 != argc || o->target.sin_port == 0)
         usage(usage_text);
     l->mode = parse_mode(argv[rest]);
-    if (l->mode == &load_idle)
+    if (l->mode == &load_idle || l->mode == &load_listen)
         o->hold = true;
 }
 

@@ -6,6 +6,8 @@
  *   load_conn.c     one connection: connect, handshake, frames in and out
  *   load_echo.c     echo: closed loop (k outstanding) or open loop (fixed rate)
  *   load_fanout.c   one sender, everybody receives
+ *   load_listen.c   everybody receives what the sender of another process has sent
+ *   load_store.c    set and get of values that the worker keeps
  *   load_connect.c  connect, handshake, close, over and over
  *   load_idle.c     connections that do nothing */
 #pragma once
@@ -18,12 +20,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CPU_PIDS_MAX   64
+#define CPU_PIDS_MAX   128
 #define FRAME_HEAD     8u /* of our own frames at most: two bytes, 16-bit length, mask */
 #define PAYLOAD_MIN    16u
 #define PAYLOAD_MAX    65535u
 #define READ_BYTES     (64u * 1024)
 #define CONNECTING_MAX 256u /* connections that are being established at a time */
+
+/* In place of a connection's number in the payload: a message that the worker sends to everybody. Its digits
+ * begin with an f, which no connection's number does; the worker tells the two apart by that (--reply
+ * marked), and so does an echo client that hears the broadcasts of somebody else. */
+#define BROADCAST_INDEX UINT32_C(0xf0000000)
 
 struct load;
 
@@ -86,7 +93,7 @@ struct load_mode {
     void (*message)(struct load *l, struct conn *c, const uint8_t *data, uint32_t len);
     void (*writable)(struct load *l, struct conn *c);
     void (*end)(struct load *l);
-    /* Nothing is on the way any more: asked after the end, before the next start. */
+    /* Nothing is on the way any more: asked after the end, before the next start. NULL: nothing to run. */
     bool (*drained)(const struct load *l);
 };
 
@@ -135,6 +142,8 @@ static inline bool load_is_running(const struct load *l)
 extern const struct load_mode load_echo;
 extern const struct load_mode load_fanout;
 extern const struct load_mode load_idle;
+extern const struct load_mode load_listen;
+extern const struct load_mode load_store;
 extern const struct load_mode load_connect;
 
 /* load_conn.c */
@@ -146,7 +155,15 @@ void conn_begin(struct load *l, struct conn *c);
 void conn_event(struct load *l, struct conn *c, uint32_t events);
 /* Send message c->sent. False when the kernel's buffer is full: mode->writable follows. */
 bool conn_send(struct load *l, struct conn *c);
-/* Ends the process unless data is message `seq` of connection `index`. */
+/* The same with a payload of the mode's own, for modes that have so little on the way that it always fits;
+ * the payload is masked in place. */
+void conn_send_payload(struct conn *c, uint8_t *payload, uint32_t len);
+/* The eight digits in which numbers stand in payloads. */
+void put_hex(uint8_t *p, uint32_t value);
+/* Of a message that has come: who sent it, and which of his it is. False: no room for both. */
+bool message_numbers(const struct load *l, const uint8_t *data, uint32_t len, uint32_t *ret_index,
+                     uint32_t *ret_seq);
+/* Ends the process unless data is message `seq` of connection `index` (BROADCAST_INDEX: of the sender). */
 void message_check(struct load *l, const uint8_t *data, uint32_t len, uint32_t index, uint32_t seq);
 /* Whether text, of len bytes, is a whole and right answer to our handshake: its length, 0 when more is to
  * come. */

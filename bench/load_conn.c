@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define OP_TEXT  0x1
@@ -46,10 +47,36 @@ void frames_init(struct load *l)
         mask(l->expected, len);
 }
 
-static void put_hex(uint8_t *p, uint32_t value)
+void put_hex(uint8_t *p, uint32_t value)
 {
     for (int i = 7; i >= 0; i--, value >>= 4)
         p[i] = (uint8_t) "0123456789abcdef"[value & 15];
+}
+
+static uint32_t take_hex(const uint8_t *p)
+{
+    uint32_t value = 0;
+    for (int i = 0; i < 8; i++) {
+        const char *digit = memchr("0123456789abcdef", p[i], 16);
+        if (digit == NULL)
+            die("not a number in a payload: %.8s", (const char *)p);
+        value = value << 4 | (uint32_t)(digit - "0123456789abcdef");
+    }
+    return value;
+}
+
+bool message_numbers(const struct load *l, const uint8_t *data, uint32_t len, uint32_t *ret_index,
+                     uint32_t *ret_seq)
+{
+    uint8_t digits[16];
+    if (len < sizeof(digits))
+        return false;
+    memcpy(digits, data, sizeof(digits));
+    if (l->opt.opaque)
+        mask(digits, sizeof(digits));
+    *ret_index = take_hex(digits);
+    *ret_seq = take_hex(digits + 8);
+    return true;
 }
 
 /* The first 16 bytes of a payload: who sent it and which of his it is. */
@@ -234,11 +261,16 @@ static void conn_block(struct load *l, struct conn *c, bool blocked)
     watch(l, EPOLL_CTL_MOD, c->fd, EPOLLIN | (blocked ? EPOLLOUT : 0), c);
 }
 
+static uint32_t number_of(const struct load *l, const struct conn *c)
+{
+    return l->mode == &load_fanout ? BROADCAST_INDEX : c->index;
+}
+
 /* The frame of message sent - 1, its last c->unsent bytes. */
 static bool unsent_send(struct load *l, struct conn *c)
 {
     uint32_t len = l->frame_head + l->opt.payload;
-    put_digits(l->frame + l->frame_head, c->index, c->sent - 1, true);
+    put_digits(l->frame + l->frame_head, number_of(l, c), c->sent - 1, true);
     ssize_t n = send(c->fd, l->frame + len - c->unsent, c->unsent, MSG_NOSIGNAL);
     if (n < 0 && errno != EAGAIN)
         die_errno("writing to connection %u", c->index);
@@ -254,6 +286,20 @@ bool conn_send(struct load *l, struct conn *c)
     c->sent++;
     c->unsent = l->frame_head + l->opt.payload;
     return unsent_send(l, c);
+}
+
+void conn_send_payload(struct conn *c, uint8_t *payload, uint32_t len)
+{
+    uint8_t head[FRAME_HEAD] = {0x80 | OP_TEXT, 0x80 | (len < 126 ? (uint8_t)len : 126), (uint8_t)(len >> 8),
+                                (uint8_t)len};
+    uint32_t head_len = len < 126 ? 6 : 8;
+    memcpy(head + head_len - 4, mask_key, 4);
+    mask(payload, len);
+    struct iovec parts[] = {{head, head_len}, {payload, len}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    if (sendmsg(c->fd, &message, MSG_NOSIGNAL) != (ssize_t)(head_len + len))
+        die_errno("connection %u did not take a message whole", c->index);
+    c->sent++;
 }
 
 void conn_event(struct load *l, struct conn *c, uint32_t events)

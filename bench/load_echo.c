@@ -75,6 +75,9 @@ static uint64_t began_ns(const struct load *l, const struct conn *c, uint32_t se
 
 static void echo_message(struct load *l, struct conn *c, const uint8_t *data, uint32_t len)
 {
+    uint32_t index, seq;
+    if (message_numbers(l, data, len, &index, &seq) && index == BROADCAST_INDEX)
+        return; /* somebody else's, to everybody */
     message_check(l, data, len, c->index, c->received);
     if (load_is_measuring(l)) {
         uint64_t began = began_ns(l, c, c->received);

@@ -13,10 +13,19 @@ static struct broadcast {
     uint64_t sent_ns;
 } broadcasts[OUTSTANDING_MAX];
 static uint32_t n_complete;
+static uint32_t first_sent; /* of this run */
+
+/* With --run-operations no broadcast more than it takes is begun: others count them too (load_listen.c). */
+static bool is_enough(const struct load *l, const struct conn *sender)
+{
+    uint64_t begun = sender->sent - first_sent;
+    return l->opt.run_operations > 0 && begun * l->opt.connections >= l->opt.run_operations;
+}
 
 static void pump(struct load *l, struct conn *sender)
 {
-    while (load_is_running(l) && sender->sent < n_complete + l->opt.outstanding && !sender->blocked) {
+    while (load_is_running(l) && !is_enough(l, sender) && sender->sent < n_complete + l->opt.outstanding &&
+           !sender->blocked) {
         broadcasts[sender->sent % OUTSTANDING_MAX] = (struct broadcast){0, l->now};
         conn_send(l, sender);
     }
@@ -26,12 +35,13 @@ static void fanout_start(struct load *l)
 {
     if (l->opt.outstanding > OUTSTANDING_MAX)
         die("--outstanding: at most %u broadcasts", OUTSTANDING_MAX);
+    first_sent = l->conns[0].sent;
     pump(l, &l->conns[0]);
 }
 
 static void fanout_message(struct load *l, struct conn *c, const uint8_t *data, uint32_t len)
 {
-    message_check(l, data, len, 0, c->received);
+    message_check(l, data, len, BROADCAST_INDEX, c->received);
     struct broadcast *b = &broadcasts[c->received % OUTSTANDING_MAX];
     if (load_is_measuring(l))
         hist_add(&l->latency, l->now - b->sent_ns);
