@@ -426,7 +426,6 @@ static ssize_t sim_back_writev(struct net *n, struct net_conn *c, const struct i
 
     if (from_net(n)->dead)
         return -EPIPE;
-    sim__node_call(from_net(n));
     for (int i = 0; i < n_iov; i++)
         len += iov[i].iov_len;
     struct sim_end *end = end_of(n, c);
@@ -436,6 +435,11 @@ static ssize_t sim_back_writev(struct net *n, struct net_conn *c, const struct i
         n->stats.written_bytes += (size_t)taken;
     }
     sim__end_update(end);
+    /* A signal that kills comes when the system call is over. (One that took a part only is not the last:
+     * what a process that is killed then can know of it is too little for a simulation that loses nothing.)
+     */
+    if (taken == (ssize_t)len)
+        sim__node_call(from_net(n));
     return taken;
 }
 

@@ -309,10 +309,11 @@ void link_flush(struct link *l)
         size_t asked = 0;
         for (int i = 0; i < n_iov; i++)
             asked += iov[i].iov_len;
+        link_queue_expect(&l->queue);
         ssize_t n = net_writev(l->gw->up.host->net, &l->conn, iov, n_iov);
+        link_queue_written(&l->queue, n > 0 ? (size_t)n : 0);
         if (n < 0)
             break;
-        link_queue_written(&l->queue, (size_t)n);
         l->write_blocked = (size_t)n < asked;
     }
     if (l->read_paused && l->job == NULL && !replies_pile_up(l))

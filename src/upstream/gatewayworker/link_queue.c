@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "estate/estate.h"
+#include "net/net.h"
 #include "proto/gw/packet.h"
 
 /* Chunks start small (most links have a few packets at a time) and grow while the queue does. */
@@ -155,6 +156,27 @@ int link_queue_iov(const struct link_queue *q, struct iovec *iov, int max)
     return n;
 }
 
+void link_queue_expect(struct link_queue *q)
+{
+    q->expected = q->count < NET_IOV_MAX ? q->count : NET_IOV_MAX;
+    for (uint32_t i = 0; i < q->expected; i++) {
+        struct estate_chunk *c = chunk_at(q, i)->events;
+        if (c != NULL)
+            estate_chunk_written(c, estate_chunk_len(c));
+    }
+}
+
+/* Chunks that were expected to be written and were not, but for the first, which may be in part. */
+static void take_back(struct link_queue *q)
+{
+    for (uint32_t i = 1; i < q->expected && i < q->count; i++) {
+        struct estate_chunk *c = chunk_at(q, i)->events;
+        if (c != NULL)
+            estate_chunk_written(c, 0);
+    }
+    q->expected = 0;
+}
+
 void link_queue_written(struct link_queue *q, size_t len)
 {
     ASSERT(len <= q->bytes);
@@ -166,11 +188,14 @@ void link_queue_written(struct link_queue *q, size_t len)
             q->written += (uint32_t)len;
             if (c->events != NULL)
                 estate_chunk_written(c->events, q->written);
+            take_back(q);
             return;
         }
         len -= left;
         drop_first(q);
+        q->expected -= q->expected > 0;
     }
+    q->expected = 0;
     ASSERT(len == 0);
 }
 

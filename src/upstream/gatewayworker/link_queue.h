@@ -32,6 +32,7 @@ struct link_queue {
     struct link_chunk *ring;
     uint32_t first, count, cap; /* cap: a power of two, or 0 */
     uint32_t written;
+    uint32_t expected;          /* chunks marked off by link_queue_expect */
     uint32_t taken;             /* a packet of the first chunk begins here, none before it is left to take */
     struct estate_chunk *tail;  /* the last chunk, if it is one of events */
     struct estate_chunk *spare; /* a small one that is empty, kept for the next packet */
@@ -52,7 +53,11 @@ bool link_queue_append(struct link_queue *q, struct slice packet);
 
 /* What comes next to be written: number of iov filled (at most max). */
 int link_queue_iov(const struct link_queue *q, struct iovec *iov, int max);
-/* len bytes were written. */
+/* All that link_queue_iov gave is about to be written. A process that is killed dies when the kernel has
+ * taken it, not while it does; so it is marked off now, and link_queue_written, which must follow, takes back
+ * what the kernel did not take. */
+void link_queue_expect(struct link_queue *q);
+/* len bytes were written (0 after an error). */
 void link_queue_written(struct link_queue *q, size_t len);
 
 /* Takes one packet that was not written whole off the front; the slice lives until the next call. False: none
