@@ -305,7 +305,7 @@ def with_sessions(crowd):
     crowd.site.g.sync()
 
 
-def ask_many_times(crowd, question, count=60):
+def ask_many_times(crowd, question, count=250):
     """The same long question again and again on one link, echoes meanwhile. All answers."""
     link = crowd.site.client_link()
     link.sync()
