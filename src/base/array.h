@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Room for one more behind n: doubles *cap (from `first` when it is 0). `array` is the address of the pointer
  * to the first element. False without memory; everything is as it was then. */
@@ -19,5 +20,18 @@ static inline bool array_reserve_one(void *array, uint32_t n, uint32_t *cap, uin
         return false;
     *base = grown;
     *cap = new_cap;
+    return true;
+}
+
+/* Room for the element at `at`, however far behind the end; new elements are NULL. Else as array_reserve_one.
+ */
+static inline bool array_reserve_at(void *array, uint32_t at, uint32_t *cap, uint32_t first)
+{
+    while (at >= *cap) {
+        uint32_t from = *cap;
+        if (!array_reserve_one(array, from, cap, first))
+            return false;
+        memset(*(void ***)array + from, 0, (*cap - from) * sizeof(void *));
+    }
     return true;
 }

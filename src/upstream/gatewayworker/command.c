@@ -246,10 +246,8 @@ static void ungroup(struct link *l, const struct gw_packet *p)
 {
     if (!is_group_name(l, p))
         return;
-    uint64_t shards = l->is_stand_in ? 0 : peers_with_group(l->gw, p->ext);
-    for (unsigned i = 0; shards != 0; i++, shards >>= 1)
-        if ((shards & 1) != 0)
-            peer_send_command(l, i, 0, p);
+    if (!l->is_stand_in)
+        peers_send_command(l, peers_with_group(l->gw, p->ext), 0, p);
     directory_group_dissolve(l->gw->up.host->directory, p->ext.data, p->ext.len);
 }
 

@@ -43,7 +43,6 @@ static void on_finish_timeout(struct timer *t)
 static void finish(struct upstream *u)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
-    gw->finishing = true;
     if (gw->listener.handle != 0)
         net_listener_close(u->host->net, &gw->listener);
     for (struct list *node = gw->links.next; node != &gw->links;) {

@@ -178,8 +178,7 @@ struct gatewayworker {
     struct list leaving;
     struct leaving orphans; /* the same for workers of a predecessor of ours */
     uint32_t last_question;
-    uint32_t n_bases; /* of adds_sent (peer.c) */
-    bool finishing;
+    uint32_t n_bases;              /* of adds_sent (peer.c) */
     struct succession *succession; /* NULL: there is nothing left to settle */
 };
 
@@ -352,6 +351,8 @@ bool peer_send_event_noted(struct worker *w, const struct slice *packet, unsigne
 void peer_ack_left(struct gatewayworker *gw, const struct worker *w);
 /* A command of l for the clients of another shard. question: 0 for none. */
 void peer_send_command(struct link *l, unsigned shard, uint32_t question, const struct gw_packet *p);
+/* The same for each of these shards (a bit each). */
+void peers_send_command(struct link *l, uint64_t shards, uint32_t question, const struct gw_packet *p);
 void peer_link_gone(struct link *l);
 /* Stand-in l answers its question, or tells its original to wait or go on. */
 void peer_answer(struct link *l, bool failed, const struct slice *parts, unsigned n);

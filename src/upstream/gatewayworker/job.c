@@ -247,9 +247,7 @@ static void scatter(struct job *j)
         }
         question = gather_question(l->gather);
     }
-    for (unsigned i = 0; shards != 0; i++, shards >>= 1)
-        if ((shards & 1) != 0)
-            peer_send_command(l, i, question, &j->p);
+    peers_send_command(l, shards, question, &j->p);
 }
 
 void job_start(struct link *l, const struct gw_packet *p, const struct job_kind *kind)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/log.h"
 
@@ -15,6 +16,8 @@
 #define LINK_END_MS 5000
 /* Turns for which comings and goings of clients may be held back. */
 #define HELD_TURNS_MAX 8
+/* Elements that a table of links begins with. */
+#define TABLE_FIRST 64
 /* Packets executed between two looks at the clock. */
 #define SLICE 64
 /* Questions of one link that may wait for their answers. */
@@ -78,14 +81,9 @@ static bool enter_table(struct link *l)
 {
     struct gatewayworker *gw = l->gw;
     if (gw->n_links >= gw->cap_link_table) {
-        uint32_t cap = gw->cap_link_table == 0 ? 64 : gw->cap_link_table * 2;
-        struct link **table = realloc(gw->link_table, cap * sizeof(struct link *));
-        if (table == NULL)
-            return false;
-        memset(table + gw->cap_link_table, 0, (cap - gw->cap_link_table) * sizeof(struct link *));
         gw->next_link_number = gw->cap_link_table;
-        gw->link_table = table;
-        gw->cap_link_table = cap;
+        if (!array_reserve_at(&gw->link_table, gw->cap_link_table, &gw->cap_link_table, TABLE_FIRST))
+            return false;
     }
     uint32_t at = gw->next_link_number;
     while (gw->link_table[at % gw->cap_link_table] != NULL)
@@ -482,15 +480,8 @@ struct link *link_stand_in(struct gatewayworker *gw, unsigned shard, uint32_t nu
     struct peer *peer = &gw->peers[shard];
     if (number < peer->cap_stand_ins && peer->stand_ins[number] != NULL)
         return peer->stand_ins[number];
-    while (number >= peer->cap_stand_ins) {
-        uint32_t cap = peer->cap_stand_ins == 0 ? 64 : peer->cap_stand_ins * 2;
-        struct link **grown = realloc(peer->stand_ins, cap * sizeof(struct link *));
-        if (grown == NULL)
-            return NULL;
-        memset(grown + peer->cap_stand_ins, 0, (cap - peer->cap_stand_ins) * sizeof(struct link *));
-        peer->stand_ins = grown;
-        peer->cap_stand_ins = cap;
-    }
+    if (!array_reserve_at(&peer->stand_ins, number, &peer->cap_stand_ins, TABLE_FIRST))
+        return NULL;
     struct link *l = calloc(1, sizeof *l);
     if (l == NULL)
         return NULL;

@@ -152,6 +152,13 @@ void peer_send_command(struct link *l, unsigned shard, uint32_t question, const 
         l->crowded_by |= UINT64_C(1) << shard;
 }
 
+void peers_send_command(struct link *l, uint64_t shards, uint32_t question, const struct gw_packet *p)
+{
+    for (unsigned i = 0; shards != 0; i++, shards >>= 1)
+        if ((shards & 1) != 0)
+            peer_send_command(l, i, question, p);
+}
+
 void peer_answer(struct link *l, bool failed, const struct slice *parts, unsigned n)
 {
     struct peer_link head = {.number = l->number, .question = l->question, .flag = failed};

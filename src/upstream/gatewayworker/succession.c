@@ -127,18 +127,14 @@ static struct worker *worker_for(const struct succession *s, const struct estate
     return w != NULL || !s->for_anybody ? w : worker_any(s->gw);
 }
 
-static bool told(struct succession *s, struct worker *w, const struct estate_client *c, struct slice session)
+static bool told(struct worker *w, const struct estate_client *c, struct slice session)
 {
-    struct gw_packet p = close_packet(s->gw, c, session);
-    uint8_t head[GW_HEAD_LEN];
-    if (w->link != NULL || w->unsettled)
-        return worker_put_event(w, &p);
-    /* Another shard's: not before it is visible there, or a successor of ours could tell it again. */
-    gw_packet_encode_head(head, &p);
-    struct slice parts[] = {{head, sizeof head}, p.ext};
-    if (sizeof head + p.ext.len > mesh_try_max(s->gw->mesh) / 2)
-        return worker_put_event(w, &p);
-    return peer_try_event(w, parts, 2) == 0;
+    struct gw_packet p = close_packet(w->gw, c, session);
+    struct bytes packet = {0};
+    bool ok =
+        park_append_packet(&packet, &p) && worker_try_packet(w, (struct slice){packet.data, packet.len}) == 0;
+    bytes_fini(&packet);
+    return ok;
 }
 
 /* One pass over a legacy, at most n clients. False: n is used up, or somebody cannot take more. */
@@ -152,7 +148,7 @@ static bool tell_some(struct succession *s, struct legacy *l, uint64_t *n)
             s->skipped = true;
             continue;
         }
-        if (!told(s, w, &c, session)) {
+        if (!told(w, &c, session)) {
             s->skipped = true;
             return false;
         }

@@ -20,22 +20,23 @@ uint64_t peers_with_members(const struct gatewayworker *gw)
     return found;
 }
 
-uint64_t peers_with_uid(const struct gatewayworker *gw, struct slice name)
+static uint64_t peers_with(const struct gatewayworker *gw, struct slice name, bool is_uid)
 {
     uint64_t found = 0, hash = hash_bytes(name.data, name.len);
-    for (unsigned i = 0; i < gw->n_shards; i++)
-        if (peer_is_there(gw, i) &&
-            (name_filter_may_have(&gw->shared->names[i].uids, hash) || adds_under_way(gw, i)))
+    for (unsigned i = 0; i < gw->n_shards; i++) {
+        const struct name_filter *f = is_uid ? &gw->shared->names[i].uids : &gw->shared->names[i].groups;
+        if (peer_is_there(gw, i) && (name_filter_may_have(f, hash) || adds_under_way(gw, i)))
             found |= UINT64_C(1) << i;
+    }
     return found;
+}
+
+uint64_t peers_with_uid(const struct gatewayworker *gw, struct slice name)
+{
+    return peers_with(gw, name, true);
 }
 
 uint64_t peers_with_group(const struct gatewayworker *gw, struct slice name)
 {
-    uint64_t found = 0, hash = hash_bytes(name.data, name.len);
-    for (unsigned i = 0; i < gw->n_shards; i++)
-        if (peer_is_there(gw, i) &&
-            (name_filter_may_have(&gw->shared->names[i].groups, hash) || adds_under_way(gw, i)))
-            found |= UINT64_C(1) << i;
-    return found;
+    return peers_with(gw, name, false);
 }

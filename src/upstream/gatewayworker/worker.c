@@ -434,11 +434,8 @@ static bool take_number(struct gatewayworker *gw, struct worker *w)
         if (slot->hash != 0 || bound != 0)
             continue;
         /* Others may have clients bound to many numbers of a predecessor: i can be far behind the end. */
-        for (uint32_t cap; i >= (cap = gw->cap_numbers);) {
-            if (!array_reserve_one(&gw->numbers, cap, &gw->cap_numbers, ARRAY_FIRST))
-                return false;
-            memset(gw->numbers + cap, 0, (gw->cap_numbers - cap) * sizeof(struct worker *));
-        }
+        if (!array_reserve_at(&gw->numbers, i, &gw->cap_numbers, ARRAY_FIRST))
+            return false;
         w->number = number;
         gw->numbers[i] = w;
         __atomic_store_n(&slot->hash, w->hash != 0 ? w->hash : 1, __ATOMIC_RELAXED);
