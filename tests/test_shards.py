@@ -542,3 +542,17 @@ def test_term_tells_everybody_on_every_shard(start):
     for worker in workers:
         worker.events.clear()
         assert worker.is_ended(within=PATIENCE)
+
+
+def test_too_many_workers_are_turned_away_and_counted(start):
+    """Each shard has its part of the 4096 numbers that workers get: 64 of 64 shards."""
+    site = start(shards=64, gateway={"link_shards": "0"})
+    workers = [site.worker_link(sync=False) for _ in range(64)]
+    site.wait_gauge("workers", 64)
+    with pytest.raises((LinkClosed, ConnectionError)):
+        site.worker_link(sync=False).next()
+    site.wait_counter("worker_refused", 1)
+    workers[0].close()
+    site.wait_gauge("workers", 63)
+    site.worker_link(sync=False)
+    site.wait_gauge("workers", 64)

@@ -441,6 +441,7 @@ static bool take_number(struct gatewayworker *gw, struct worker *w)
         __atomic_store_n(&slot->hash, w->hash != 0 ? w->hash : 1, __ATOMIC_RELAXED);
         return true;
     }
+    gw_count(gw, COUNTER_worker_refused, 1);
     LOG(LOG_ERROR, "worker_refused", "worker=%s limit=%d why=\"too many workers on this shard\"", w->label,
         n);
     return false;
