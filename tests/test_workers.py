@@ -475,7 +475,9 @@ def test_one_client_that_floods_does_not_hold_up_the_turn(start):
 
 
 def test_a_handshake_waits_for_a_worker_that_does_not_read(start):
-    site = start(gateway={"send_to_worker_buffer_size": 65536, "ring_size": 65536}, listen={"websocket": {"handshake_timeout": 1}})
+    # A turn as long as a busy machine makes it: what one shard reads in it must not pass the limits of its worker.
+    gateway = {"send_to_worker_buffer_size": 65536, "ring_size": 65536, "turn_max": 500}
+    site = start(gateway=gateway, listen={"websocket": {"handshake_timeout": 1}})
     slow = site.worker_link(rcvbuf=4096)
     push_until_blocked(site.client("text", worker=slow), b"x" * 8000)
     late = site.connect("websocket", open=False)

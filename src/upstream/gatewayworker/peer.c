@@ -202,6 +202,7 @@ void peer_worker_full(struct worker *w)
 {
     struct peer_worker head = worker_head(w);
     send_all(w->gw, PEER_FULL, HEAD(head), (struct slice){0});
+    mesh_flush(w->gw->mesh); /* now: in the rest of this turn they could send many times the limit */
 }
 
 static uint64_t other_shards(const struct gatewayworker *gw)
