@@ -56,7 +56,7 @@ void config_error_print(FILE *out, const struct config_error *err)
 
 /* ---- a configuration in memory */
 
-static void *section_base(struct config *cfg, enum config_section section, unsigned i)
+void *config__section(struct config *cfg, enum config_section section, unsigned i)
 {
     switch (section) {
     case CONFIG_SECTION_gateway: return &cfg->gateway;
@@ -93,7 +93,7 @@ void config_defaults(struct config *ret)
     *ret = (struct config){.source_path = copy_or_abort("built-in")};
     for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
         if (s != CONFIG_SECTION_listen)
-            section_defaults((enum config_section)s, section_base(ret, (enum config_section)s, 0));
+            section_defaults((enum config_section)s, config__section(ret, (enum config_section)s, 0));
     }
 }
 
@@ -109,7 +109,7 @@ void config_fini(struct config *cfg)
 {
     for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
         if (s != CONFIG_SECTION_listen)
-            section_fini((enum config_section)s, section_base(cfg, (enum config_section)s, 0));
+            section_fini((enum config_section)s, config__section(cfg, (enum config_section)s, 0));
     }
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         section_fini(CONFIG_SECTION_listen, &cfg->listen[i]);
@@ -198,7 +198,7 @@ int config__place(struct config *cfg, const char *title, unsigned line, struct c
         if (strcmp(title, config_section_names[s]) != 0)
             continue;
         *ret = (struct config_place){.section = (enum config_section)s};
-        ret->base = section_base(cfg, ret->section, 0);
+        ret->base = config__section(cfg, ret->section, 0);
         snprintf(ret->label, sizeof ret->label, "%s", title);
         return 0;
     }

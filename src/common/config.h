@@ -2,8 +2,10 @@
 /* The configuration: one INI file, one table of keys (config_keys.def), from which the members below, the
  * parser, `tgg gateway -t`, man/tgg_conf.ini.5 and docs/CONFIGURATION.md come.
  *
- * Read once at start, by the supervisor or the register, before anything is opened; the shards inherit it by
- * fork and never change it. Units are those of the table (a time of unit "s" is a number of seconds). */
+ * Read at start, by the supervisor or the register, before anything is opened; the shards inherit it by fork.
+ * At a reload (HUP) the supervisor reads it again and sends it to the shards, which take over the values of
+ * keys that are LIVE (config_apply_live) and leave the rest. Units are those of the table (a time of unit "s"
+ * is a number of seconds). */
 #pragma once
 
 #include <stdbool.h>
@@ -32,6 +34,22 @@
     X(PROTOCOL_TCP, "tcp")
 #define CONFIG_ENUM_send_type(X)                                                                             \
     X(SEND_TYPE_TEXT, "text") X(SEND_TYPE_BINARY, "binary") X(SEND_TYPE_AUTO, "auto")
+#define CONFIG_ENUM_rate_policy(X) X(RATE_POLICY_PAUSE, "pause") X(RATE_POLICY_CLOSE, "close")
+#define CONFIG_ENUM_sandbox(X)     X(SANDBOX_OFF, "off") X(SANDBOX_ON, "on")
+#define CONFIG_ENUM_proxy_protocol(X)                                                                        \
+    X(PROXY_PROTOCOL_OFF, "off")                                                                             \
+    X(PROXY_PROTOCOL_OPTIONAL, "optional")                                                                   \
+    X(PROXY_PROTOCOL_REQUIRED, "required")
+#define CONFIG_ENUM_forwarded(X)                                                                             \
+    X(FORWARDED_OFF, "off")                                                                                  \
+    X(FORWARDED_X_FORWARDED_FOR, "x_forwarded_for")                                                          \
+    X(FORWARDED_X_REAL_IP, "x_real_ip")                                                                      \
+    X(FORWARDED_RFC7239, "forwarded")
+#define CONFIG_ENUM_tls_version(X) X(TLS_VERSION_1_2, "1.2") X(TLS_VERSION_1_3, "1.3")
+#define CONFIG_ENUM_tls_client_verify(X)                                                                     \
+    X(TLS_CLIENT_VERIFY_OFF, "off")                                                                          \
+    X(TLS_CLIENT_VERIFY_OPTIONAL, "optional")                                                                \
+    X(TLS_CLIENT_VERIFY_REQUIRED, "required")
 /* The same order as enum log_level and enum log_format of base/log.h. */
 #define CONFIG_ENUM_log_level(X)                                                                             \
     X(LOG_LEVEL_ERROR, "error")                                                                              \
@@ -53,6 +71,12 @@
     E(on_connect)                                                                                            \
     E(protocol)                                                                                              \
     E(send_type)                                                                                             \
+    E(rate_policy)                                                                                           \
+    E(sandbox)                                                                                               \
+    E(proxy_protocol)                                                                                        \
+    E(forwarded)                                                                                             \
+    E(tls_version)                                                                                           \
+    E(tls_client_verify)                                                                                     \
     E(log_level)                                                                                             \
     E(log_format)                                                                                            \
     E(log_target)                                                                                            \
@@ -197,6 +221,9 @@ int config_load(const char *path, struct config *ret, struct config_error *err);
 int config_load_text(const char *text, size_t len, const char *path, struct config *ret,
                      struct config_error *err);
 
+/* The first half of config_load: the text, to be freed. 0 or -errno, with err set. */
+int config_read_text(const char *path, char **ret, size_t *ret_len, struct config_error *err);
+
 /* Set one key as a file would: section "gateway", "register", "log", or "listen NAME" (made when it is new).
  * 0 or -EINVAL with err added to; setting a key again is fine. Call config_check after the last one. */
 int config_set(struct config *cfg, const char *section, const char *key, const char *value,
@@ -214,6 +241,23 @@ void config_print(FILE *out, const struct config *cfg);
 
 /* The secret key of the register: its own, else that of [gateway]. */
 const char *config_register_secret(const struct config *cfg);
+
+/* A changed file, read into `from`, while `cfg` is in use: the values of all LIVE keys go over (pointers to
+ * strings change, cfg itself stays in place). They are exchanged: called again it takes that back; else from
+ * is then only good for config_fini. Both have the same listeners (config_same_listeners). */
+void config_apply_live(struct config *cfg, struct config *from);
+/* The same names of listeners in the same order. */
+bool config_same_listeners(const struct config *a, const struct config *b);
+/* The keys whose values differ, one call each: `live` says whether a reload is enough. Secrets are compared,
+ * not shown. */
+void config_compare(const struct config *a, const struct config *b,
+                    void (*differs)(void *ctx, const char *section, const char *key, bool live), void *ctx);
+/* Whether `path` listeners i and j stand on one address and port: j < i has the socket. The first such j; i
+ * itself when there is none. */
+unsigned config_listen_socket_of(const struct config *cfg, unsigned i);
+/* The items of a list as it stands in a value: "a, b , /c". Blanks around an item are skipped, empty items
+ * too. *pos begins at the value; false: no more. */
+bool config_list_next(const char **pos, const char **ret, size_t *ret_len);
 
 /* "websocket" for PROTOCOL_WEBSOCKET and so on: config_protocol_name(), config_router_name(), ... */
 #define CONFIG_ENUM_NAME_DECLARE(name) const char *config_##name##_name(enum config_##name value);

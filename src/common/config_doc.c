@@ -68,8 +68,9 @@ static void man_key(const struct config_key *k)
     char expected[256], line[1024];
     printf(".It Cm %s\n", k->name);
     fill_mdoc(k->text);
-    snprintf(line, sizeof line, "Takes %s; default: %s.", config_value_expected(k, expected, sizeof expected),
-             default_text(k));
+    snprintf(line, sizeof line, "Takes %s; default: %s; changes %s.",
+             config_value_expected(k, expected, sizeof expected), default_text(k),
+             k->live ? "at a reload" : "at a start");
     fill_mdoc(line);
     if (k->php[0] != '\0') {
         snprintf(line, sizeof line, "In PHP: %s.", k->php);
@@ -113,7 +114,9 @@ static void print_man(void)
           "errors: nothing is started then.\n"
           ".Ql tgg gateway -t\n"
           "checks the file and prints the effective values.\n"
-          "The file is read at the start only.\n"
+          "The file is read at the start, and again at a reload (HUP to the supervisor, or\n"
+          ".Ql tgg reload ) :\n"
+          "what each key says about changes is then followed, and a file with an error changes nothing.\n"
           ".Pp\n"
           "Numbers of bytes may end in k, m or g, times in s, m or h.\n",
           stdout);
@@ -161,6 +164,7 @@ static void markdown_key(const struct config_key *k)
         printf(" | `%s` | ", k->def);
     else
         printf(" | %s | ", default_text(k));
+    printf("%s | ", k->live ? "reload" : "start");
     put_cell(k->php);
     printf(" | ");
     put_cell(k->text);
@@ -169,7 +173,8 @@ static void markdown_key(const struct config_key *k)
 
 static void markdown_section(enum config_section s)
 {
-    printf("\n## [%s]\n\n%s\n\n| key | takes | default | in PHP | meaning |\n|---|---|---|---|---|\n",
+    printf("\n## [%s]\n\n%s\n\n| key | takes | default | changes at | in PHP | meaning |\n"
+           "|---|---|---|---|---|---|\n",
            section_title(s), config_section_texts[s]);
     for (unsigned i = 0; i < config_keys_n; i++) {
         if (config_keys[i].section == s)
@@ -180,18 +185,23 @@ static void markdown_section(enum config_section s)
 static void print_markdown(void)
 {
     printf("<!-- %s -->\n", generated);
-    fputs("# Configuration\n\n"
-          "One INI file, by default `/etc/tgg_gw/tgg_conf.ini`; another with `-c FILE`. A value is the rest "
-          "of its line,\n"
-          "without the blanks around it; a line that begins with `#` or `;` is a comment. A key that is left "
-          "out has its\n"
-          "default. An unknown section or key, a value out of its range and a key set twice are errors, told "
-          "with file,\n"
-          "line and what was expected; nothing is started then. `tgg gateway -t` checks the file and prints "
-          "the effective\n"
-          "values. The file is read at the start only.\n\n"
-          "Numbers of bytes may end in k, m or g (1024, 1024^2, 1024^3), times in s, m or h.\n",
-          stdout);
+    fputs(
+        "# Configuration\n\n"
+        "One INI file, by default `/etc/tgg_gw/tgg_conf.ini`; another with `-c FILE`. A value is the rest "
+        "of its line,\n"
+        "without the blanks around it; a line that begins with `#` or `;` is a comment. A key that is left "
+        "out has its\n"
+        "default. An unknown section or key, a value out of its range and a key set twice are errors, told "
+        "with file,\n"
+        "line and what was expected; nothing is started then. `tgg gateway -t` checks the file and prints "
+        "the effective\n"
+        "values. At a reload (`tgg reload`, or HUP to the supervisor) it is read again: keys that change at "
+        "a reload take\n"
+        "effect, for clients that are connected too; others are named in the log. A file with an error "
+        "changes "
+        "nothing.\n\n"
+        "Numbers of bytes may end in k, m or g (1024, 1024^2, 1024^3), times in s, m or h.\n",
+        stdout);
     for (unsigned s = 0; s < CONFIG_SECTION_N; s++)
         markdown_section((enum config_section)s);
 }

@@ -255,20 +255,28 @@ static int read_file(const char *path, char **ret, size_t *ret_len)
     return 0;
 }
 
+int config_read_text(const char *path, char **ret, size_t *ret_len, struct config_error *err)
+{
+    int r = read_file(path, ret, ret_len);
+
+    if (r == 0)
+        return 0;
+    *err = (struct config_error){0};
+    snprintf(err->path, sizeof err->path, "%s", path);
+    config_error_add(err, 0, "", "", "%s%s", strerror(-r),
+                     r == -ENOENT ? "; name a file with -c FILE, or copy the example tgg_conf.ini there"
+                                  : "");
+    return r == -EINVAL ? -EIO : r;
+}
+
 int config_load(const char *path, struct config *ret, struct config_error *err)
 {
-    char *text = NULL;
-    size_t len = 0;
-    int r = read_file(path, &text, &len);
+    char *text;
+    size_t len;
+    int r = config_read_text(path, &text, &len, err);
 
-    if (r < 0) {
-        *err = (struct config_error){0};
-        snprintf(err->path, sizeof err->path, "%s", path);
-        config_error_add(err, 0, "", "", "%s%s", strerror(-r),
-                         r == -ENOENT ? "; name a file with -c FILE, or copy the example tgg_conf.ini there"
-                                      : "");
-        return r == -EINVAL ? -EIO : r;
-    }
+    if (r < 0)
+        return r;
     r = config_load_text(text, len, path, ret, err);
     free(text);
     return r;

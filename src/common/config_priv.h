@@ -12,6 +12,8 @@ struct config_place {
     char label[64]; /* "gateway", "listen chat": for messages */
 };
 
+/* The struct of a section; i: which listener. */
+void *config__section(struct config *cfg, enum config_section section, unsigned i);
 /* From "gateway" or "listen NAME" (made when new and there is room). 0 or -EINVAL with err added to.
  * *ret_new: a listener was made. */
 int config__place(struct config *cfg, const char *title, unsigned line, struct config_place *ret,

@@ -16,13 +16,16 @@ CONFIG_ENUMS(CHOICES_DEFINE)
 #define KIND_IPV4       CONFIG_KIND_IPV4, NULL, 0
 #define KIND_ADDRESSES  CONFIG_KIND_ADDRESSES, NULL, 0
 #define KIND_ENUM(name) CONFIG_KIND_ENUM, choices_##name, sizeof choices_##name / sizeof choices_##name[0]
+#define WHEN_LIVE       true
+#define WHEN_START      false
 #define REQUIRED        NULL
 
 const struct config_key config_keys[] = {
-#define KEY(section, name, type, def, min, max, unit, php, text)                                             \
+#define KEY(section, name, type, when, def, min, max, unit, php, text)                                       \
     {CONFIG_SECTION_##section,                                                                               \
      #name,                                                                                                  \
      KIND_##type,                                                                                            \
+     WHEN_##when,                                                                                            \
      def,                                                                                                    \
      min,                                                                                                    \
      max,                                                                                                    \

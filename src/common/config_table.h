@@ -31,6 +31,7 @@ struct config_key {
     enum config_kind kind;
     const char *const *choices; /* CONFIG_KIND_ENUM */
     unsigned n_choices;
+    bool live;       /* a reload is enough */
     const char *def; /* as in a file; NULL: must be set */
     uint64_t min, max;
     const char *unit;

@@ -57,6 +57,8 @@ struct node_shared {
     uint32_t deaths_of[NODE_SHARDS_MAX];
     /* The shard that chooses a worker at this moment, plus 1; 0: none. See node_choice_begin. */
     _Alignas(64) uint32_t chooser;
+    _Alignas(
+        64) uint64_t uid_binds; /* how many there were: the number of the last (one_connection_per_uid) */
     struct node_shard shards[NODE_SHARDS_MAX];
     struct node_worker workers[NODE_WORKERS_MAX];
     struct {
@@ -109,6 +111,9 @@ static inline void name_filter_remove(struct name_filter *f, uint64_t hash)
         NODE_STORE(*b, *b - 1);
 }
 
+struct guard_shm;
+struct ticket_keys;
+
 /* Everything that a node's processes share, as the supervisor made it before it forked them. */
 struct node {
     unsigned n_shards;
@@ -120,6 +125,10 @@ struct node {
     uint32_t max_clients;             /* of one shard */
     int wake_fds[NODE_SHARDS_MAX];    /* eventfd of each shard: something is in a ring, or a shard has died */
     int hand_fds[NODE_SHARDS_MAX][2]; /* of each, node_hand_open: [0] to receive connections, [1] to give */
+    int settings_fds[NODE_SHARDS_MAX][2]; /* of each, settings_open: [0] the shard's, [1] the supervisor's */
+    struct guard_shm *guard;              /* who is counted where (guard/guard_shm.h) */
+    size_t guard_bytes;
+    struct ticket_keys *tickets; /* written by the supervisor; the shards cannot */
 };
 
 /* The two ends on which one shard gets connections from all others: messages with bounds, non-blocking,

@@ -3,23 +3,32 @@
 #pragma once
 
 #include "common/config.h"
+#include "common/files.h"
 #include "common/node_shared.h"
 #include "common/shard_shm.h"
 
 struct shard_start {
     unsigned shard;
-    const struct config *cfg;
+    struct config *cfg;        /* the process's own copy, to change at a reload (config_apply_live) */
+    const struct files *files; /* all that cfg names, as it was checked; valid until the process ends */
     const struct node *node;
-    const int *listen_fds; /* bound and listening, this shard's own, one per cfg->listen, in its order; NULL:
-                            * it has no role edge */
+    const int *listen_fds; /* bound and listening, this shard's own (of a Unix socket: its own descriptor of
+                            * the one that all share), one per cfg->listen, in its order; -1: that listener
+                            * has no socket, but that of an earlier one (config_listen_socket_of; the first
+                            * always has one); NULL: it has no role edge */
     int internal_fd;       /* bound and listening, the same for all shards: the internal port; -1: it has no
                             * role link */
     struct shard_shm *shm;
+    int settings_fd;                   /* new settings come by it (settings_receive) */
+    struct guard_shm *guard;           /* node->guard */
+    const struct ticket_keys *tickets; /* node->tickets; none in it while no listener speaks TLS */
 };
 
 /* A shard's whole life, called in the forked child, pinned to its CPU. TERM, INT and USR1 arrive blocked, for
  * the shard's signalfd (TERM: drain, INT: stop at once, USR1: log_reopen); TERM also comes when the
  * supervisor dies. QUIT is not blocked: its handler (the supervisor set it) writes the stack to the log. The
  * log is open, hash_init was called before the fork (all shards hash alike). Everything pointed to stays
- * valid. Returns the exit status of the process: 0 after a drain or a stop, else a failure. */
+ * valid. It runs as the configured user already, within the sandbox (sandbox.h of the supervisor: what it
+ * calls of the kernel beyond that list fails with EPERM). Returns the exit status of the process: 0 after a
+ * drain or a stop, else a failure. */
 typedef int shard_main_fn(const struct shard_start *start);

@@ -45,6 +45,11 @@ void net_listener_resume(struct net *n, struct net_listener *l)
     n->ops->listener_resume(n, l);
 }
 
+void net_set_keepalive(struct net *n, const struct net_keepalive *k)
+{
+    n->keepalive = *k;
+}
+
 int net_connect(struct net *n, struct net_conn *c, const struct net_addr *addr)
 {
     ASSERT(c->ops != NULL && c->handle == 0);
@@ -55,6 +60,12 @@ ssize_t net_writev(struct net *n, struct net_conn *c, const struct iovec *iov, i
 {
     ASSERT(c->handle != 0 && n_iov > 0 && n_iov <= NET_IOV_MAX);
     return n->ops->writev(n, c, iov, n_iov);
+}
+
+void net_conn_settled(struct net_conn *c)
+{
+    ASSERT(c->handle != 0);
+    c->flags &= (uint16_t)~NET_CONN_NEW;
 }
 
 void net_read_pause(struct net *n, struct net_conn *c)

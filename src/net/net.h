@@ -10,28 +10,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <netinet/in.h>
+
+#include "base/net_addr.h"
+#include "base/tcp_options.h"
 
 struct loop;
 struct net;
 struct net_conn;
 struct net_listener;
-
-/* An address of a peer or of ourselves: IPv4 (also v4-mapped, unmapped by us), IPv6, or a Unix socket (no
- * bytes). */
-struct net_addr {
-    uint8_t family; /* AF_INET, AF_INET6, AF_UNIX */
-    uint8_t ip[16]; /* network order; the first 4 for AF_INET */
-    uint16_t port;  /* host order */
-};
-/* "1.2.3.4:80", "[::1]:80", "unix:"; returns buf. cap >= NET_ADDR_STRLEN. */
-#define NET_ADDR_STRLEN 64
-char *net_addr_format(const struct net_addr *a, char *buf, size_t cap);
-/* Only the address, no port, no brackets. */
-char *net_addr_format_ip(const struct net_addr *a, char *buf, size_t cap);
-/* Numeric "ip:port", "[ip6]:port" or a host name (resolved once, may block: start-up only). 0 or
- * -EINVAL/-ENOENT. */
-int net_addr_parse(const char *text, struct net_addr *ret);
 
 /* What a connection's owner wants to know. Any callback may close the connection or any other one. */
 struct net_conn_ops {
@@ -75,6 +61,8 @@ struct net_listener {
     const struct net_listener_ops *ops;
     int32_t handle;
     uint16_t flags;
+    bool newcomers; /* what it accepts is new until net_conn_settled: in a storm such connections (and those
+                     * that end) wait while settled ones are served */
 };
 
 #define NET_READ_SIZE (256 * 1024) /* size of the read buffer that all connections of one net share */
@@ -95,6 +83,12 @@ void net_listener_close(struct net *n, struct net_listener *l);
 void net_listener_pause(struct net *n, struct net_listener *l);
 void net_listener_resume(struct net *n, struct net_listener *l);
 
+/* How peers that are gone are found out: of the connections made from now on (net_connect), and of those that
+ * the listeners made from now on accept; a socket for net_listen_fd that has its own already
+ * (tcp_options_are_set) keeps them. Without it NET_KEEPALIVE_DEFAULT. Not for Unix sockets, where nobody goes
+ * without a word. */
+void net_set_keepalive(struct net *n, const struct net_keepalive *k);
+
 /* Connect; ops must be set in c. 0 (connected() or closed() follows) or -errno (what could be known at once,
  * also that nobody listens there; c is not open). What is written before connected() waits: net_writev takes
  * 0. */
@@ -105,6 +99,9 @@ int net_connect(struct net *n, struct net_conn *c, const struct net_addr *addr);
  * n_iov up to NET_IOV_MAX. */
 #define NET_IOV_MAX 64
 ssize_t net_writev(struct net *n, struct net_conn *c, const struct iovec *iov, int n_iov);
+
+/* It is not new any more (net_listener.newcomers). Fine for any open connection, and to repeat. */
+void net_conn_settled(struct net_conn *c);
 
 /* Stop reading / read again. Fine to repeat. */
 void net_read_pause(struct net *n, struct net_conn *c);

@@ -384,6 +384,23 @@ static void data_goes_both_ways(void **state)
     assert_memory_equal(clients[0].in.data, "welcome", 7);
 }
 
+/* With both: who answers stays, however long nothing is said. */
+static void keepalive_leaves_those_alone_who_are_there(void **state)
+{
+    const struct net_keepalive k = {1, 1, 1, 1000};
+
+    for (unsigned who = SERVER; who <= CLIENT; who++)
+        net_set_keepalive(nets[who], &k);
+    net_listener_close(nets[SERVER], &listener);
+    assert_int_equal(net_listen(nets[SERVER], &listener, &listener_addr, 128), 0);
+    connect_peers(1);
+    backend->wait(2500);
+    say(&clients[0], "ping", 4);
+    say(&servers[0], "pong!", 5);
+    PUMP_UNTIL(servers[0].in.len == 4 && clients[0].in.len == 5);
+    assert_int_equal(servers[0].n_closed + clients[0].n_closed, 0);
+}
+
 static void large_transfers_pass_through_short_writes(void **state)
 {
     enum { LEN = 6 * 1000 * 1000 };
@@ -839,6 +856,7 @@ int main(void)
         T(a_second_listener_on_the_same_address_fails),
         T(many_at_once),
         T(data_goes_both_ways),
+        T(keepalive_leaves_those_alone_who_are_there),
         T(large_transfers_pass_through_short_writes),
         T(many_pieces_in_one_write),
         T(writable_comes_once_for_a_short_write),

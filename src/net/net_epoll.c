@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <netinet/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -24,16 +24,21 @@
 
 #include "base/assert.h"
 #include "loop/loop.h"
+#include "net/late.h"
 #include "net/net_priv.h"
 
-#define EVENTS_MAX        512
+#define EVENTS_MAX 512
+/* When thousands of peers come, or hang up, at once (a load balancer dies), each costs a handshake or a
+ * close, and their events stand in epoll's queue before those of everybody else. So accepting, newcomers and
+ * those who leave get 1/STORM_SHARE of a turn's time. Beyond that their events are switched off (one
+ * epoll_ctl each), and they wait in a queue of their own (`late`); while epoll's is long, up to so many
+ * batches of it are looked through in a turn for the others. */
+#define STORM_SHARE 4
+#define BATCHES_MAX 24
+/* Events of a storm between two looks at the clock. */
+#define STORM_SLICE       16
 #define ACCEPTS_MAX       64 /* of one listener in one turn */
 #define TABLE_ENTRIES_MIN 64
-/* A peer whose machine or network is gone is found out in less than two minutes, as with Workerman (which
- * asks once, after 55 s, and waits as long). */
-#define KEEPALIVE_IDLE_S  55
-#define KEEPALIVE_EVERY_S 15
-#define KEEPALIVE_COUNT   4
 
 enum kind { KIND_NONE, KIND_CONN, KIND_LISTENER, KIND_WATCH };
 
@@ -44,6 +49,7 @@ enum {
     CONN_WANT_WRITE = 4, /* a write was short, writable() is owed */
     CONN_ARMED_IN = 8,   /* what epoll has been told */
     CONN_ARMED_OUT = 16,
+    CONN_LATE = 64,   /* its events are switched off, it is in the queue */
     CONN_BROKEN = 32, /* a write has taken the socket's error: there is no other sign of it while paused */
 };
 
@@ -58,6 +64,7 @@ struct listener {
     struct net_epoll *n;
     struct timer rest; /* after accept failed */
     struct net_addr addr;
+    struct net_keepalive keepalive;
     int fd;
     unsigned accepts_max; /* in the next turn: follows what came lately, see listener_event */
     bool owns_fd;
@@ -74,6 +81,10 @@ struct net_epoll {
     uint64_t n_listeners;
     bool (*keep)(void *ctx, struct net_listener *l, int fd); /* NULL: all */
     void *keep_ctx;
+    bool storm_over;       /* what it may have of this turn is used up */
+    uint64_t storm_end_ns; /* of the turn, as loop_turn_left_ns tells it */
+    unsigned storm_events; /* taken in this turn */
+    struct late late;      /* generation << 32 | fd */
     struct epoll_event events[EVENTS_MAX];
 };
 
@@ -139,14 +150,14 @@ static void ctl_mod(struct net_epoll *n, int fd, uint32_t events)
 
 /* ---- connections ---- */
 
-/* Make epoll wait for what the flags ask for. */
-static void conn_arm(struct net_epoll *n, struct net_conn *c)
+/* What the flags ask epoll for; *ret_armed: the bits that say so. */
+static uint32_t conn_events(const struct net_conn *c, uint16_t *ret_armed)
 {
-    uint16_t want = 0;
     uint32_t events = 0;
 
+    *ret_armed = 0;
     if (!(c->flags & CONN_PAUSED)) {
-        want |= CONN_ARMED_IN;
+        *ret_armed |= CONN_ARMED_IN;
         events |= EPOLLIN | EPOLLRDHUP;
     } else {
         /* EPOLLHUP cannot be masked. Once both sides have sent FIN it is there all the time, and
@@ -155,12 +166,21 @@ static void conn_arm(struct net_epoll *n, struct net_conn *c)
         events |= EPOLLET;
     }
     if (c->flags & (CONN_WANT_WRITE | CONN_CONNECTING)) {
-        want |= CONN_ARMED_OUT;
+        *ret_armed |= CONN_ARMED_OUT;
         events |= EPOLLOUT;
     }
-    if ((c->flags & (CONN_ARMED_IN | CONN_ARMED_OUT)) == want)
+    return events;
+}
+
+/* Make epoll wait for what the flags ask for. */
+static void conn_arm(struct net_epoll *n, struct net_conn *c)
+{
+    uint16_t want;
+    uint32_t events = conn_events(c, &want);
+
+    if ((c->flags & (CONN_ARMED_IN | CONN_ARMED_OUT)) == want && !(c->flags & CONN_LATE))
         return;
-    c->flags = (uint16_t)((c->flags & ~(CONN_ARMED_IN | CONN_ARMED_OUT)) | want);
+    c->flags = (uint16_t)((c->flags & ~(CONN_ARMED_IN | CONN_ARMED_OUT | CONN_LATE)) | want);
     ctl_mod(n, fd_of(c), events);
 }
 
@@ -278,29 +298,17 @@ static __attribute__((noinline)) void conn_event(struct net_epoll *n, struct net
         conn_writable(n, c, generation);
 }
 
-/* Accepted sockets inherit them from their listener. They do nothing to Unix sockets. */
-static void set_tcp_options(int fd)
-{
-    int on = 1, idle = KEEPALIVE_IDLE_S, every = KEEPALIVE_EVERY_S, count = KEEPALIVE_COUNT;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-}
-
 static int epoll_back_connect(struct net *net, struct net_conn *c, const struct net_addr *addr)
 {
     struct net_epoll *n = from_net(net);
     struct sockaddr_storage ss;
-    socklen_t len = net__addr_to_sockaddr(addr, &ss);
+    socklen_t len = net_addr_to_sockaddr(addr, &ss);
     if (len == 0)
         return -EAFNOSUPPORT;
     int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    set_tcp_options(fd);
+    tcp_options_set(fd, &net->keepalive);
     int r = connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS ? -errno : 0;
     if (r == 0)
         r = table_add(n, fd, c, KIND_CONN, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
@@ -456,7 +464,7 @@ static void accept_to_owner(struct listener *k, int fd, const struct sockaddr_st
     struct net_epoll *n = k->n;
     struct net_addr peer;
 
-    net__addr_from_sockaddr(ss, &peer);
+    net_addr_from_sockaddr(ss, &peer);
     n->net.stats.accepts++;
     struct net_conn *c = k->l->ops->accepted(k->l, &peer, &k->addr);
     if (c == NULL) {
@@ -471,7 +479,7 @@ static void accept_to_owner(struct listener *k, int fd, const struct sockaddr_st
         return;
     }
     c->handle = fd + 1;
-    c->flags = CONN_ARMED_IN;
+    c->flags = CONN_ARMED_IN | (k->l->newcomers ? NET_CONN_NEW : 0);
     n->net.stats.open++;
 }
 
@@ -500,6 +508,50 @@ static bool accept_one(struct listener *k)
     return false;
 }
 
+#define HANGUP (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
+
+/* One more accept, newcomer or leaver in this turn? */
+static __attribute__((noinline)) bool storm_has_time(struct net_epoll *n)
+{
+    if (n->storm_events == 0)
+        n->storm_end_ns = loop_turn_left_ns(n->net.loop) / STORM_SHARE * (STORM_SHARE - 1);
+    if (!n->storm_over && n->storm_events++ % STORM_SLICE == STORM_SLICE - 1)
+        n->storm_over = loop_turn_left_ns(n->net.loop) < n->storm_end_ns;
+    return !n->storm_over;
+}
+
+/* Its turn comes; until then epoll says nothing of it, not even that it was reset. */
+static bool put_off(struct net_epoll *n, struct net_conn *c, int fd)
+{
+    if (!late_push(&n->late, (uint64_t)n->table[fd].generation << 32 | (uint32_t)fd))
+        return false;
+    c->flags = (uint16_t)((c->flags & ~CONN_ARMED_IN) | CONN_LATE);
+    ctl_mod(n, fd, EPOLLONESHOT); /* without a kind of event: none at all */
+    return true;
+}
+
+/* In the order in which they came. */
+static void storm_event(struct net_epoll *n, struct net_conn *c, int fd, uint32_t events)
+{
+    if ((late_is_empty(&n->late) && storm_has_time(n)) || !put_off(n, c, fd))
+        conn_read(n, c, events);
+}
+
+static void run_late(struct net_epoll *n)
+{
+    while (!late_is_empty(&n->late) && storm_has_time(n)) {
+        uint64_t one = late_pop(&n->late);
+        const struct entry *e = &n->table[(uint32_t)one];
+        struct net_conn *c = e->owner;
+        if (e->generation != one >> 32 || !(c->flags & CONN_LATE))
+            continue; /* closed meanwhile, or armed for another reason */
+        if (!(c->flags & CONN_PAUSED))
+            conn_read(n, c, EPOLLERR);
+        if (n->table[(uint32_t)one].generation == one >> 32)
+            conn_arm(n, c);
+    }
+}
+
 /* The accept that finds nothing is a system call for nothing. So take no more than came last time, and twice
  * as many next time if that was not all. */
 static void listener_event(struct listener *k, uint32_t generation)
@@ -507,7 +559,7 @@ static void listener_event(struct listener *k, uint32_t generation)
     struct net_epoll *n = k->n;
     int fd = k->fd;
 
-    for (unsigned i = 0; i < k->accepts_max; i++) {
+    for (unsigned i = 0; i < k->accepts_max && storm_has_time(n); i++) {
         bool more = accept_one(k);
         if (n->table[fd].generation != generation || !k->armed)
             return;
@@ -534,12 +586,20 @@ static int listener_add(struct net_epoll *n, struct net_listener *l, int fd, boo
         return -errno;
     if (!set_nonblocking(fd))
         return -errno;
-    set_tcp_options(fd);
+    /* What is accepted inherits them. Whoever has set them before listen() knows why. */
+    if (ss.ss_family != AF_UNIX && !tcp_options_are_set(fd))
+        tcp_options_set(fd, &n->net.keepalive);
     struct listener *k = calloc(1, sizeof(*k));
     if (k == NULL)
         return -ENOMEM;
-    *k = (struct listener){.l = l, .n = n, .fd = fd, .accepts_max = 1, .owns_fd = owns_fd, .armed = true};
-    net__addr_from_sockaddr(&ss, &k->addr);
+    *k = (struct listener){.l = l,
+                           .n = n,
+                           .fd = fd,
+                           .keepalive = n->net.keepalive,
+                           .accepts_max = 1,
+                           .owns_fd = owns_fd,
+                           .armed = true};
+    net_addr_from_sockaddr(&ss, &k->addr);
     int r = table_add(n, fd, k, KIND_LISTENER, EPOLLIN | EPOLLEXCLUSIVE);
     if (r < 0) {
         free(k);
@@ -572,7 +632,7 @@ static int epoll_back_listen(struct net *net, struct net_listener *l, const stru
                              int backlog)
 {
     struct sockaddr_storage ss;
-    socklen_t len = net__addr_to_sockaddr(addr, &ss);
+    socklen_t len = net_addr_to_sockaddr(addr, &ss);
     if (len == 0)
         return -EAFNOSUPPORT;
     int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -676,8 +736,10 @@ void net_epoll_adopt(struct net *n, struct net_listener *l, int fd)
     } else if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0 || !set_nonblocking(fd)) {
         close(fd); /* reset on the way: nobody has heard of it yet */
     } else {
-        set_tcp_options(fd);
-        accept_to_owner(listener_of(n, l), fd, &ss);
+        struct listener *k = listener_of(n, l);
+        if (ss.ss_family != AF_UNIX && !tcp_options_are_set(fd)) /* mostly it has them from its listener */
+            tcp_options_set(fd, &k->keepalive);
+        accept_to_owner(k, fd, &ss);
     }
 }
 
@@ -693,10 +755,14 @@ static inline void dispatch(struct net_epoll *n, const struct epoll_event *ev)
         return;
     if (__builtin_expect(e->kind == KIND_CONN, 1)) {
         struct net_conn *c = e->owner;
-        if (__builtin_expect(c->flags == CONN_ARMED_IN, 1))
+        bool is_quiet = (c->flags & ~NET_CONN_NEW) == CONN_ARMED_IN; /* nothing but to be read */
+        bool of_storm = (ev->events & HANGUP) != 0 || (c->flags & NET_CONN_NEW) != 0;
+        if (__builtin_expect(is_quiet && !of_storm, 1))
             conn_read(n, c, ev->events);
-        else
+        else if (!is_quiet)
             conn_event(n, c, fd, generation, ev->events);
+        else
+            storm_event(n, c, fd, ev->events);
     } else if (e->kind == KIND_LISTENER) {
         struct listener *k = e->owner;
         if (k->armed)
@@ -715,16 +781,32 @@ static int timeout_ms(uint64_t timeout_ns)
     return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-static int epoll_back_poll(void *ctx, uint64_t timeout_ns)
+static int dispatch_all(struct net_epoll *n, int count)
 {
-    struct net_epoll *n = ctx;
-    int count = epoll_wait(n->epfd, n->events, EVENTS_MAX, timeout_ms(timeout_ns));
-
-    ASSERT(count >= 0 || errno == EINTR);
-    loop_poll_returned(n->net.loop);
     for (int i = 0; i < count; i++)
         dispatch(n, &n->events[i]);
     return count < 0 ? 0 : count;
+}
+
+static int epoll_back_poll(void *ctx, uint64_t timeout_ns)
+{
+    struct net_epoll *n = ctx;
+    int wait_ms = late_is_empty(&n->late) ? timeout_ms(timeout_ns) : 0;
+    int count = epoll_wait(n->epfd, n->events, EVENTS_MAX, wait_ms);
+
+    ASSERT(count >= 0 || errno == EINTR);
+    loop_poll_returned(n->net.loop);
+    n->storm_over = false;
+    n->storm_events = 0;
+    int total = dispatch_all(n, count);
+    for (unsigned batch = 1; count == EVENTS_MAX && batch < BATCHES_MAX; batch++) {
+        if (!n->storm_over || loop_turn_left_ns(n->net.loop) == 0)
+            break;
+        count = epoll_wait(n->epfd, n->events, EVENTS_MAX, 0);
+        total += dispatch_all(n, count);
+    }
+    run_late(n);
+    return total;
 }
 
 /* ---- life ---- */
@@ -737,6 +819,7 @@ static void epoll_back_free(struct net *net)
     loop_set_poller(net->loop, NULL);
     close(n->epfd);
     munmap(n->read_buf, NET_READ_SIZE);
+    free(n->late.list);
     free(n->table);
     free(n);
 }
@@ -761,6 +844,7 @@ static int net_epoll_init(struct net_epoll *n, struct loop *l)
 {
     n->net.ops = &ops;
     n->net.loop = l;
+    n->net.keepalive = (struct net_keepalive)NET_KEEPALIVE_DEFAULT;
     /* Mapped, so that what no read ever fills takes no memory. */
     n->read_buf = mmap(NULL, NET_READ_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (n->read_buf == MAP_FAILED)

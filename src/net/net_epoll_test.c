@@ -97,27 +97,88 @@ static int connect_socket(const struct net_addr *a)
     return fd;
 }
 
-static void accepted_sockets_have_nodelay_and_keepalive_from_the_listener(void **state)
+static int option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+    assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+static void assert_tcp_options(int fd, const struct net_keepalive *k)
+{
+    assert_int_equal(option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    assert_int_equal(option(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option(fd, IPPROTO_TCP, TCP_KEEPIDLE), k->idle_s);
+    assert_int_equal(option(fd, IPPROTO_TCP, TCP_KEEPINTVL), k->interval_s);
+    assert_int_equal(option(fd, IPPROTO_TCP, TCP_KEEPCNT), k->count);
+    assert_int_equal(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), k->user_timeout_ms);
+}
+
+static const struct net_keepalive keepalive_default = NET_KEEPALIVE_DEFAULT;
+static const struct net_keepalive keepalive = {50, 10, 3, 40000};
+
+static void listen_here(struct net_listener *li, struct net_addr *ret)
+{
+    assert_int_equal(net_addr_parse("127.0.0.1:0", ret), 0);
+    assert_int_equal(net_listen(n, li, ret, 16), 0);
+    assert_int_equal(net_listener_addr(n, li, ret), 0);
+}
+
+/* Takes one connection. */
+static void assert_accepts_with(const struct net_addr *a, const struct net_keepalive *k)
+{
+    int fd = connect_socket(a);
+    turns_until_accepted(n_accepted + 1);
+    assert_tcp_options(conn.handle - 1, k);
+    net_close(n, &conn, true);
+    close(fd);
+}
+
+static void accepted_connections_have_the_tcp_options_of_their_listener(void **state)
+{
+    struct net_listener before = {.ops = &listener_ops}, after = {.ops = &listener_ops};
+    struct net_addr before_addr, after_addr;
+
+    listen_here(&before, &before_addr);
+    net_set_keepalive(n, &keepalive);
+    listen_here(&after, &after_addr);
+    assert_accepts_with(&before_addr, &keepalive_default);
+    assert_accepts_with(&after_addr, &keepalive);
+    net_listener_close(n, &before);
+    net_listener_close(n, &after);
+}
+
+static void a_socket_that_has_options_keeps_them(void **state)
 {
     struct net_listener li = {.ops = &listener_ops};
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct net_addr a;
-    int on = 0;
-    socklen_t len = sizeof(on);
 
-    assert_int_equal(net_addr_parse("0.0.0.0:0", &a), 0);
-    assert_int_equal(net_listen(n, &li, &a, 16), 0);
-    assert_int_equal(net_listener_addr(n, &li, &a), 0);
-    int fd = connect_socket(&a);
+    assert_int_equal(bind(listening, (struct sockaddr *)&in, sizeof(in)), 0);
+    tcp_options_set(listening, &keepalive);
+    assert_int_equal(listen(listening, 16), 0);
+    assert_int_equal(net_listen_fd(n, &li, listening), 0);
+    net_listener_addr(n, &li, &a);
+    assert_accepts_with(&a, &keepalive);
+    net_listener_close(n, &li);
+    close(listening);
+}
+
+static void connections_that_are_made_have_the_tcp_options(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct net_conn c = {.ops = &conn_ops};
+    struct net_addr a;
+
+    listen_here(&li, &a);
+    net_set_keepalive(n, &keepalive);
+    assert_int_equal(net_connect(n, &c, &a), 0);
+    assert_tcp_options(c.handle - 1, &keepalive);
     turns_until_accepted(1);
-    assert_int_equal(getsockopt(conn.handle - 1, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
-    assert_int_not_equal(on, 0);
-    on = 0;
-    assert_int_equal(getsockopt(conn.handle - 1, SOL_SOCKET, SO_KEEPALIVE, &on, &len), 0);
-    assert_int_not_equal(on, 0);
-    assert_int_equal(getsockopt(conn.handle - 1, IPPROTO_TCP, TCP_KEEPIDLE, &on, &len), 0);
-    assert_in_range(on, 10, 120);
-    assert_int_equal(last_local.port, a.port);
-    close(fd);
+    assert_tcp_options(conn.handle - 1, &keepalive_default);
+    net_close(n, &c, true);
     net_listener_close(n, &li);
 }
 
@@ -185,27 +246,151 @@ static void a_descriptor_can_be_shared_and_stays_the_callers(void **state)
     loop_free(l2);
 }
 
+/* ---- Unix sockets */
+
+/* A listening socket without a file, and its address. */
+static int listen_unix(struct sockaddr_un *ret)
+{
+    static unsigned number;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(ret->sun_path + 1, sizeof(ret->sun_path) - 1, "net_epoll_test.%d.%u", (int)getpid(), number++);
+    assert_int_equal(bind(fd, (struct sockaddr *)ret, sizeof(*ret)), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    return fd;
+}
+
+static int connect_unix(const struct sockaddr_un *un)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)un, sizeof(*un)), 0);
+    return fd;
+}
+
+static void turns_until_closed(unsigned count)
+{
+    for (unsigned i = 0; i < 1000 && n_closed < count; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_closed, count);
+}
+
+/* The connection that was accepted, and its peer's end: both ways, and the end. */
+static void assert_unix_connection_works(int fd)
+{
+    char buf[8] = "defg", name[NET_ADDR_STRLEN];
+    struct iovec iov = {buf, 4};
+
+    assert_int_equal(last_peer.family, AF_UNIX);
+    assert_int_equal(last_local.family, AF_UNIX);
+    assert_string_equal(net_addr_format_ip(&last_peer, name, sizeof(name)), "unix:");
+    assert_int_equal(write(fd, "abc", 3), 3);
+    for (unsigned i = 0; i < 100 && n_bytes < 3; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_bytes, 3);
+    assert_int_equal(net_writev(n, &conn, &iov, 1), 4);
+    memset(buf, 0, sizeof(buf));
+    assert_int_equal(read(fd, buf, sizeof(buf)), 4);
+    assert_memory_equal(buf, "defg", 4);
+    assert_int_equal(option(conn.handle - 1, SOL_SOCKET, SO_KEEPALIVE), 0); /* nothing of TCP was tried */
+}
+
 static void a_unix_socket_can_be_listened_on(void **state)
 {
-    struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "\0net_epoll_test"};
     struct net_listener li = {.ops = &listener_ops};
-    int listening = socket(AF_UNIX, SOCK_STREAM, 0), fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un un;
+    int listening = listen_unix(&un);
 
-    snprintf(un.sun_path + 1, sizeof(un.sun_path) - 1, "net_epoll_test.%d", (int)getpid());
-    assert_int_equal(bind(listening, (struct sockaddr *)&un, sizeof(un)), 0);
-    assert_int_equal(listen(listening, 16), 0);
+    assert_int_equal(net_listen_fd(n, &li, listening), 0);
+    int fd = connect_unix(&un);
+    turns_until_accepted(1);
+    assert_unix_connection_works(fd);
+    close(fd);
+    turns_until_closed(1);
+
+    fd = connect_unix(&un); /* and closed from our side */
+    turns_until_accepted(2);
+    net_close(n, &conn, true);
+    char c;
+    assert_int_equal(read(fd, &c, 1), 0);
+    close(fd);
+    net_listener_close(n, &li);
+    close(listening);
+}
+
+static void a_peer_with_a_name_of_its_own_is_unix_too(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct sockaddr_un un, own;
+    int listening = listen_unix(&un), fd = listen_unix(&own);
+
+    close(fd);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
     assert_int_equal(net_listen_fd(n, &li, listening), 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
     turns_until_accepted(1);
-    assert_int_equal(last_peer.family, AF_UNIX);
-    assert_int_equal(write(fd, "abc", 3), 3);
+    assert_unix_connection_works(fd);
     close(fd);
-    for (unsigned i = 0; i < 100 && n_closed == 0; i++)
-        loop_turn(l, MS);
-    assert_int_equal(n_bytes, 3);
-    assert_int_equal(n_closed, 1);
     net_listener_close(n, &li);
     close(listening);
+}
+
+static void a_unix_connection_can_be_adopted(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    struct sockaddr_un un;
+    int listening = listen_unix(&un), fd = connect_unix(&un);
+
+    int passed = accept(listening, NULL, NULL);
+    assert_int_equal(net_listen_fd(n, &li, listening), 0);
+    net_epoll_adopt(n, &li, passed);
+    assert_int_equal(n_accepted, 1);
+    assert_int_equal(conn.handle - 1, passed);
+    assert_unix_connection_works(fd);
+    close(fd);
+    turns_until_closed(1);
+
+    fd = connect_unix(&un); /* the peer is gone: there is no RST, so it is adopted, and its end told */
+    passed = accept(listening, NULL, NULL);
+    close(fd);
+    net_epoll_adopt(n, &li, passed);
+    turns_until_closed(n_accepted);
+    net_listener_close(n, &li);
+    close(listening);
+}
+
+/* As the shards of a node have it: a descriptor each of one socket. */
+static void shards_share_a_unix_socket(void **state)
+{
+    struct loop *l2 = loop_new(&loop_clock_monotonic, 10 * MS);
+    struct net *n2 = net_epoll_new(l2, NULL);
+    struct net_listener one = {.ops = &listener_ops}, two = {.ops = &listener_ops};
+    struct sockaddr_un un;
+    int listening = listen_unix(&un), copy = dup(listening);
+
+    assert_int_equal(net_listen_fd(n, &one, listening), 0);
+    assert_int_equal(net_listen_fd(n2, &two, copy), 0);
+    net_listener_pause(n, &one);
+    int fd = connect_unix(&un);
+    loop_turn(l, 10 * MS);
+    assert_int_equal(n_accepted, 0);
+    for (unsigned i = 0; i < 100 && n_accepted == 0; i++)
+        loop_turn(l2, MS);
+    assert_int_equal(n_accepted, 1);
+    net_close(n2, &conn, true);
+    close(fd);
+
+    net_listener_resume(n, &one);
+    net_listener_close(n2, &two);
+    close(copy);
+    fd = connect_unix(&un);
+    turns_until_accepted(2);
+    close(fd);
+    net_listener_close(n, &one);
+    close(listening);
+    net_free(n2);
+    loop_free(l2);
 }
 
 struct pipe_watch {
@@ -385,11 +570,13 @@ static bool is_reset(int fd)
 static void an_adopted_connection_is_like_an_accepted_one(void **state)
 {
     struct net_listener li = {.ops = &listener_ops};
-    int on = 0, fd, passed = accepted_elsewhere(&li, &fd);
+    net_set_keepalive(n, &keepalive);
+    int fd, passed = accepted_elsewhere(&li, &fd);
     struct sockaddr_in in;
-    socklen_t len = sizeof(on), in_len = sizeof(in);
+    socklen_t in_len = sizeof(in);
     struct net_stats stats;
 
+    net_set_keepalive(n, &keepalive_default); /* for other listeners */
     net_listener_pause(n, &li);
     net_epoll_adopt(n, &li, passed);
     assert_int_equal(n_accepted, 1);
@@ -399,8 +586,7 @@ static void an_adopted_connection_is_like_an_accepted_one(void **state)
     assert_int_equal(getpeername(fd, (struct sockaddr *)&in, &in_len), 0);
     assert_int_equal(last_local.port, ntohs(in.sin_port));
     assert_true(fcntl(passed, F_GETFL) & O_NONBLOCK);
-    assert_int_equal(getsockopt(passed, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
-    assert_int_not_equal(on, 0);
+    assert_tcp_options(passed, &keepalive);
     net_stats_get(n, &stats);
     assert_int_equal(stats.open, 1);
     assert_int_equal(stats.accepts, 1);
@@ -456,11 +642,16 @@ static void the_wait_is_rounded_up_not_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(accepted_sockets_have_nodelay_and_keepalive_from_the_listener, setup,
+        cmocka_unit_test_setup_teardown(accepted_connections_have_the_tcp_options_of_their_listener, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_socket_that_has_options_keeps_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(connections_that_are_made_have_the_tcp_options, setup, teardown),
         cmocka_unit_test_setup_teardown(a_listener_for_all_addresses_takes_v4_as_v4, setup, teardown),
         cmocka_unit_test_setup_teardown(a_descriptor_can_be_shared_and_stays_the_callers, setup, teardown),
         cmocka_unit_test_setup_teardown(a_unix_socket_can_be_listened_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_peer_with_a_name_of_its_own_is_unix_too, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_unix_connection_can_be_adopted, setup, teardown),
+        cmocka_unit_test_setup_teardown(shards_share_a_unix_socket, setup, teardown),
         cmocka_unit_test_setup_teardown(a_watch_tells_of_other_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(an_edge_watch_tells_of_each_write_and_needs_no_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_keeper_says_what_is_accepted, setup, teardown),

@@ -7,6 +7,10 @@
 
 #include "net/net.h"
 
+/* net_conn.flags: this bit is net.c's, for back ends that put new connections off; the others are the back
+ * end's. */
+#define NET_CONN_NEW 0x8000
+
 struct net_ops {
     void (*free)(struct net *n);
     int (*listen_fd)(struct net *n, struct net_listener *l, int fd);
@@ -27,12 +31,8 @@ struct net {
     const struct net_ops *ops;
     struct loop *loop;
     struct net_stats stats; /* kept by the back end */
+    struct net_keepalive keepalive;
 };
 
 /* How long a listener rests after accept failed in a lasting way. */
 #define NET_ACCEPT_PAUSE_MS 100
-
-/* From what the kernel gave (v4-mapped becomes IPv4), and to what it takes; the length, or 0 for a family
- * that we cannot write. */
-void net__addr_from_sockaddr(const struct sockaddr_storage *from, struct net_addr *ret);
-socklen_t net__addr_to_sockaddr(const struct net_addr *a, struct sockaddr_storage *ret);

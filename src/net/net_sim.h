@@ -34,7 +34,8 @@ struct sim_net_options {
     uint32_t skip_percent;        /* a connection that is ready waits for the next turn */
     uint32_t lost_end_percent;    /* a close never reaches the peer: half-open, as if its host died */
     uint32_t reset_per_million;   /* a segment makes the network reset its connection */
-    uint64_t timeout_ns;          /* unanswered bytes: closed(ETIMEDOUT); also how long a connect tries */
+    uint64_t timeout_ns;          /* unanswered bytes: closed(ETIMEDOUT); also how long a connect tries;
+                                   * a node with a user timeout (net_set_keepalive) has that */
     uint64_t clock_read_ns; /* virtual time that passes with each reading of the clock: 0 stands still within
                              * a turn, a large one makes loop_turn_left_ns run out after few steps, so that
                              * work gets sliced */
@@ -91,7 +92,8 @@ void sim_net_unbind(struct sim_net *w, int fd);
 enum sim_net_death {
     SIM_NET_DEATH_PROCESS, /* the kernel closes everything: FIN, or RST where bytes were left unread */
     SIM_NET_DEATH_LUCKY,   /* as PROCESS, but FIN also there: all that the kernel had still arrives */
-    SIM_NET_DEATH_HOST,    /* nobody is told: peers are half-open until they write and time out */
+    SIM_NET_DEATH_HOST,    /* nobody is told: peers are half-open until they write and time out, or until
+                            * keep-alive finds out; without net_set_keepalive there is none */
 };
 /* The node's loop gets no more turns, its listeners vanish. Its owner's structs may then be torn down as
  * usual: on a dead node net_close, net_listener_close, net_shutdown, pause and resume only clear what they

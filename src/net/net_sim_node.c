@@ -86,6 +86,7 @@ void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn
     end->pair->refs++;
     c->handle = (int32_t)i + 1;
     c->flags = 0;
+    sim__end_ask(end);
     sim__end_update(end);
 }
 
@@ -131,6 +132,7 @@ static void tell_connected(struct sim_node *node, struct sim_end *end)
     }
     sim__note(node->w, node->id, end->index, 2000);
     end->state = SIM_END_OPEN;
+    sim__end_ask(end);
     if (c->ops->connected != NULL)
         c->ops->connected(c);
 }

@@ -67,6 +67,7 @@ struct sim_end {
     uint32_t unacked;         /* bytes written that the peer has not read, as far as is known here */
     uint64_t last_arrival_ns; /* of anything sent from here: the next comes no earlier */
     bool fin_sent, want_write, timing_out;
+    bool asked; /* keep-alive runs out: see sim__end_ask */
 
     bool ready; /* in its node's ring */
     struct sim_end *ready_next, *ready_prev;
@@ -166,6 +167,8 @@ void sim__end_consume(struct sim_end *end, size_t len); /* the owner has read th
 void sim__end_close(struct sim_end *end, bool hard);
 /* The same, but bytes left unread do not turn FIN into RST. */
 void sim__end_close_lucky(struct sim_end *end);
+/* When its peer can no longer be heard, keep-alive finds it out in time. */
+void sim__end_ask(struct sim_end *end);
 void sim__end_die(struct sim_end *end);
 void sim__pair_cut(struct sim_pair *p);
 struct sim_socket *sim__socket_new(struct sim_net *w, const struct net_addr *addr, int backlog, int *ret_err);

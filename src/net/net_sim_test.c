@@ -470,6 +470,70 @@ static void a_dead_host_is_noticed_by_writing_only(void **state)
     assert_int_equal(clients[1].n_closed, 0);
 }
 
+/* What keep-alive of 55 + 4 * 15 s says of clients[0], whose peer is gone since now. */
+static void assert_found_out(void)
+{
+    sim_net_run(w, 59 * SECOND);
+    assert_int_equal(clients[0].n_closed, 0);
+    sim_net_run(w, 57 * SECOND);
+    assert_int_equal(clients[0].n_closed, 1);
+    assert_int_equal(clients[0].err, ETIMEDOUT);
+}
+
+static void connected_pairs_with_keepalive(unsigned count)
+{
+    const struct net_keepalive k = NET_KEEPALIVE_DEFAULT;
+    net_set_keepalive(nets[1], &k);
+    connected_pairs(count);
+}
+
+static void keepalive_finds_a_dead_host(void **state)
+{
+    connected_pairs_with_keepalive(1);
+    sim_net_run(w, 3600 * SECOND);
+    assert_int_equal(clients[0].n_closed, 0);
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_HOST);
+    assert_found_out();
+}
+
+static void keepalive_finds_a_cut(void **state)
+{
+    connected_pairs_with_keepalive(2);
+    sim_net_conn_cut(nets[0], &servers[0].c);
+    assert_found_out();
+    sim_net_run(w, 3600 * SECOND);
+    assert_int_equal(servers[0].n_closed, 0); /* has none */
+    assert_int_equal(clients[1].n_closed, 0);
+}
+
+static void keepalive_finds_a_host_that_died_before_it_accepted(void **state)
+{
+    const struct net_keepalive k = NET_KEEPALIVE_DEFAULT;
+    net_set_keepalive(nets[1], &k);
+    listen_on(0);
+    net_listener_pause(nets[0], &listeners[0]);
+    dial(0, 1, "127.0.0.1:2000");
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_connected, 1);
+    assert_int_equal(n_accepted, 0);
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_HOST);
+    assert_found_out();
+}
+
+static void the_user_timeout_is_for_what_is_not_answered(void **state)
+{
+    net_set_keepalive(nets[1], &(struct net_keepalive){0, 0, 0, 20000});
+    connected_pairs(2);
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_HOST);
+    say(&clients[0], 10);
+    sim_net_run(w, 19 * SECOND);
+    assert_int_equal(clients[0].n_closed, 0);
+    sim_net_run(w, 2 * SECOND);
+    assert_int_equal(clients[0].err, ETIMEDOUT);
+    sim_net_run(w, 3600 * SECOND);
+    assert_int_equal(clients[1].n_closed, 0);
+}
+
 static void a_lost_end_leaves_the_peer_half_open(void **state)
 {
     connected_pairs(1);
@@ -684,6 +748,10 @@ int main(void)
         T(a_node_stops_in_the_middle_of_its_turn),
         T(a_call_of_another_kind_stops_only_the_node_whose_turn_it_is),
         T(a_dead_host_is_noticed_by_writing_only),
+        T(keepalive_finds_a_dead_host),
+        T(keepalive_finds_a_cut),
+        T(keepalive_finds_a_host_that_died_before_it_accepted),
+        T(the_user_timeout_is_for_what_is_not_answered),
         T(a_lost_end_leaves_the_peer_half_open),
         T(a_reset_reaches_both_ends),
         T(through_a_cut_nothing_passes),

@@ -155,10 +155,32 @@ static void start_timeout(struct sim_end *writer)
     if (writer->timing_out)
         return;
     writer->timing_out = true;
-    sim__schedule(w, (struct sim_event){.at_ns = w->now_ns + w->options.timeout_ns,
+    uint64_t timeout_ns = w->options.timeout_ns;
+    if (writer->node != NULL && writer->node->net.keepalive.user_timeout_ms > 0)
+        timeout_ns = tcp_options_user_timeout_ms(&writer->node->net.keepalive) * UINT64_C(1000000);
+    sim__schedule(w, (struct sim_event){.at_ns = w->now_ns + timeout_ns,
                                         .pair = writer->pair,
                                         .kind = SIM_TIMEOUT,
                                         .side = writer->side});
+}
+
+/* The questions themselves are not sent. The last of them that was answered was asked some time within idle_s
+ * before now. */
+void sim__end_ask(struct sim_end *end)
+{
+    const struct net_keepalive *k = end->node != NULL ? &end->node->net.keepalive : NULL;
+    struct sim_net *w = end->pair->w;
+
+    if (k == NULL || k->idle_s == 0 || end->state != SIM_END_OPEN || end->asked)
+        return;
+    if (sim__end_other(end)->state != SIM_END_DEAD && !end->pair->cut)
+        return;
+    end->asked = true;
+    uint64_t s = (uint64_t)k->interval_s * k->count + sim__random(w, k->idle_s + UINT64_C(1));
+    sim__schedule(w, (struct sim_event){.at_ns = w->now_ns + s * UINT64_C(1000000000),
+                                        .pair = end->pair,
+                                        .kind = SIM_TIMEOUT,
+                                        .side = end->side});
 }
 
 static void end_gone(struct sim_end *end, enum sim_end_state state)
@@ -177,6 +199,7 @@ void sim__end_die(struct sim_end *end)
     if (other->unacked > 0 &&
         other->state == SIM_END_OPEN) /* no room any more: it may have nothing to send */
         start_timeout(other);
+    sim__end_ask(other);
 }
 
 void sim__end_close(struct sim_end *end, bool hard)
@@ -215,6 +238,7 @@ void sim__pair_cut(struct sim_pair *p)
     for (unsigned side = 0; side < 2; side++) {
         if (p->end[side].unacked > 0 && p->end[side].state == SIM_END_OPEN)
             start_timeout(&p->end[side]);
+        sim__end_ask(&p->end[side]);
     }
 }
 

@@ -2,11 +2,13 @@
 #include "supervisor/listeners.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "common/listen_socket.h"
+#include "common/keepalive.h"
 
 #define INTERNAL_BACKLOG 4096
 
@@ -52,17 +54,51 @@ static unsigned blame(int err, uint32_t address_line, uint32_t port_line, const 
     return address ? address_line : port_line;
 }
 
-/* One for each edge shard, in the order of their numbers. 0 or -errno. */
-static int open_client(const struct config_listen *l, unsigned n_edges, int *ret_fds,
-                       struct config_error *err)
+/* A descriptor for each edge shard, of one socket: copies, as a shard closes those of the others. */
+static int open_unix(const struct config_listen *l, unsigned n_edges, int *ret_fds,
+                     struct listen_socket_file *ret_file)
 {
-    char why[320], label[64];
-    const char *key;
-    int r = listen_socket_open_several(l->address, (uint16_t)l->port, (int)l->backlog, n_edges, ret_fds);
+    mode_t mode = (mode_t)strtoul(l->socket_mode, NULL, 8) & 0777; /* config_check has looked at it */
+    unsigned opened = 0;
+    int r = listen_socket_open_unix(l->address, (int)l->backlog, mode, ret_file);
+
+    if (r < 0)
+        return r;
+    ret_fds[opened++] = r;
+    while (opened < n_edges && (r = fcntl(ret_fds[0], F_DUPFD_CLOEXEC, 0)) >= 0)
+        ret_fds[opened++] = r;
+    if (opened == n_edges)
+        return 0;
+    r = -errno;
+    listen_socket_remove_file(l->address, ret_file);
+    while (opened > 0)
+        close(ret_fds[--opened]);
+    return r;
+}
+
+static int open_sockets(const struct config *cfg, const struct config_listen *l, unsigned n_edges,
+                        int *ret_fds, struct listen_socket_file *ret_file)
+{
+    struct net_keepalive k = keepalive_of_clients(cfg);
+    if (listen_socket_is_unix(l->address))
+        return open_unix(l, n_edges, ret_fds, ret_file);
+    return listen_socket_open_several(l->address, (uint16_t)l->port, (int)l->backlog, &k, n_edges, ret_fds);
+}
+
+/* One for each edge shard, in the order of their numbers. 0 or -errno. */
+static int open_client(const struct config *cfg, unsigned i, unsigned n_edges, int *ret_fds,
+                       struct listen_socket_file *ret_file, struct config_error *err)
+{
+    const struct config_listen *l = &cfg->listen[i];
+    char why[512], label[64];
+    const char *key = "address";
+    int r = open_sockets(cfg, l, n_edges, ret_fds, ret_file);
 
     if (r == 0)
         return 0;
-    unsigned line = blame(r, l->line.address, l->line.port, "address", "port", &key);
+    unsigned line = listen_socket_is_unix(l->address)
+                        ? l->line.address
+                        : blame(r, l->line.address, l->line.port, "address", "port", &key);
     snprintf(label, sizeof label, "listen %s", l->name);
     config_error_add(err, line, label, key, "%s",
                      listen_socket_explain(r, l->address, (uint16_t)l->port, why, sizeof why));
@@ -75,22 +111,24 @@ static int open_internal(const struct config *cfg, struct config_error *err)
     char why[320], address[80];
     const char *key;
     bool inner = g->inner_listen[0] != '\0';
+    struct net_keepalive k = keepalive_of_links(cfg);
+    int fd;
 
     listeners_internal_address(cfg, address, sizeof address);
-    int fd = listen_socket_open(address, (uint16_t)g->start_port, INTERNAL_BACKLOG);
-    if (fd >= 0)
+    int r = listen_socket_open_several(address, (uint16_t)g->start_port, INTERNAL_BACKLOG, &k, 1, &fd);
+    if (r == 0)
         return fd;
-    unsigned line = blame(fd, inner ? g->line.inner_listen : g->line.lan_ip, g->line.start_port,
+    unsigned line = blame(r, inner ? g->line.inner_listen : g->line.lan_ip, g->line.start_port,
                           inner ? "inner_listen" : "lan_ip", "start_port", &key);
     config_error_add(err, line, "gateway", key, "%s",
-                     listen_socket_explain(fd, address, (uint16_t)g->start_port, why, sizeof why));
-    return fd;
+                     listen_socket_explain(r, address, (uint16_t)g->start_port, why, sizeof why));
+    return r;
 }
 
 void listeners_init(struct listeners *l)
 {
-    memset(l, 0xff, sizeof *l); /* descriptors -1 */
-    l->n = 0;
+    *l = (struct listeners){.internal_fd = -1};
+    memset(l->fds, 0xff, sizeof l->fds); /* -1 */
 }
 
 static unsigned count_edges(const struct shard_plan *plan)
@@ -118,9 +156,13 @@ int listeners_open(const struct config *cfg, const struct shard_plan *plan, stru
     bool failed = false;
 
     listeners_init(&l);
+    l.cfg = cfg;
     l.n = cfg->n_listeners;
+    l.opener = getpid();
     for (unsigned i = 0; i < l.n; i++) {
-        if (open_client(&cfg->listen[i], count_edges(plan), fds, err) == 0)
+        if (config_listen_socket_of(cfg, i) != i)
+            continue;
+        if (open_client(cfg, i, count_edges(plan), fds, &l.files[i], err) == 0)
             hand_out(&l, i, plan, fds);
         else
             failed = true;
@@ -131,6 +173,17 @@ int listeners_open(const struct config *cfg, const struct shard_plan *plan, stru
         return -EINVAL;
     }
     *ret = l;
+    return 0;
+}
+
+int listeners_give_files(const struct config *cfg, uid_t uid, gid_t gid)
+{
+    for (unsigned i = 0; i < cfg->n_listeners; i++) {
+        const char *address = cfg->listen[i].address;
+        if (listen_socket_is_unix(address) && config_listen_socket_of(cfg, i) == i &&
+            lchown(address + strlen("unix:"), uid, gid) < 0)
+            return -errno;
+    }
     return 0;
 }
 
@@ -147,8 +200,28 @@ static void close_shard(struct listeners *l, unsigned shard)
         close_fd(&l->fds[shard][i]);
 }
 
+static bool is_open(const struct listeners *l, unsigned i)
+{
+    for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++) {
+        if (l->fds[shard][i] >= 0)
+            return true;
+    }
+    return false;
+}
+
+/* Of those that are open: a second call must not take away what a successor has made since. */
+static void remove_files(const struct listeners *l)
+{
+    for (unsigned i = 0; i < l->n; i++) {
+        if (listen_socket_is_unix(l->cfg->listen[i].address) && is_open(l, i))
+            listen_socket_remove_file(l->cfg->listen[i].address, &l->files[i]);
+    }
+}
+
 void listeners_close(struct listeners *l)
 {
+    if (l->opener == getpid())
+        remove_files(l);
     for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++)
         close_shard(l, shard);
     close_fd(&l->internal_fd);

@@ -2,6 +2,7 @@
 /* One internal connection: bytes in, packets executed in order; packets and replies out, one write a turn. */
 #include "upstream/gatewayworker/gatewayworker_priv.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

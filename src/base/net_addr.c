@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "net/net_priv.h"
+#include "base/net_addr.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@ static void addr_set_in6(struct net_addr *a, const struct in6_addr *in6)
     }
 }
 
-void net__addr_from_sockaddr(const struct sockaddr_storage *from, struct net_addr *ret)
+void net_addr_from_sockaddr(const struct sockaddr_storage *from, struct net_addr *ret)
 {
     struct net_addr a = {.family = AF_UNIX};
 
@@ -37,7 +38,7 @@ void net__addr_from_sockaddr(const struct sockaddr_storage *from, struct net_add
     *ret = a;
 }
 
-socklen_t net__addr_to_sockaddr(const struct net_addr *a, struct sockaddr_storage *ret)
+socklen_t net_addr_to_sockaddr(const struct net_addr *a, struct sockaddr_storage *ret)
 {
     memset(ret, 0, sizeof(*ret));
     if (a->family == AF_INET) {
@@ -108,11 +109,39 @@ static int resolve(const char *host, struct net_addr *a)
         if (getaddrinfo(host, NULL, &hints, &found) != 0)
             continue;
         memcpy(&ss, found->ai_addr, found->ai_addrlen);
-        net__addr_from_sockaddr(&ss, a);
+        net_addr_from_sockaddr(&ss, a);
         freeaddrinfo(found);
         r = 0;
     }
     return r;
+}
+
+void net_addr_from_ip6(const uint8_t ip[16], uint16_t port, struct net_addr *ret)
+{
+    struct net_addr a = {.port = port};
+    struct in6_addr in6;
+
+    memcpy(&in6, ip, 16);
+    addr_set_in6(&a, &in6);
+    *ret = a;
+}
+
+int net_addr_parse_ip(const char *text, size_t len, struct net_addr *ret)
+{
+    struct net_addr a = {.family = AF_INET};
+    struct in6_addr in6;
+    char copy[INET6_ADDRSTRLEN]; /* the longest there is, and its NUL */
+
+    if (len >= sizeof(copy) || memchr(text, '\0', len) != NULL)
+        return -EINVAL;
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    if (inet_pton(AF_INET6, copy, &in6) == 1)
+        addr_set_in6(&a, &in6);
+    else if (inet_pton(AF_INET, copy, a.ip) != 1)
+        return -EINVAL;
+    *ret = a;
+    return 0;
 }
 
 int net_addr_parse(const char *text, struct net_addr *ret)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "net/net_priv.h"
+#include "base/net_addr.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,7 +44,7 @@ static void mapped_v4_is_v4(void **state)
     in6->sin6_family = AF_INET6;
     in6->sin6_port = htons(99);
     inet_pton(AF_INET6, "::ffff:10.0.0.1", &in6->sin6_addr);
-    net__addr_from_sockaddr(&ss, &a);
+    net_addr_from_sockaddr(&ss, &a);
     assert_string_equal(net_addr_format(&a, buf, sizeof(buf)), "10.0.0.1:99");
 }
 
@@ -55,8 +55,8 @@ static void sockaddr_and_back(void **state)
         struct net_addr a, b;
         struct sockaddr_storage ss;
         assert_int_equal(net_addr_parse(texts[i], &a), 0);
-        assert_true(net__addr_to_sockaddr(&a, &ss) > 0);
-        net__addr_from_sockaddr(&ss, &b);
+        assert_true(net_addr_to_sockaddr(&a, &ss) > 0);
+        net_addr_from_sockaddr(&ss, &b);
         assert_memory_equal(&a, &b, sizeof(a));
     }
 }
@@ -67,11 +67,11 @@ static void unix_has_a_name_and_no_bytes(void **state)
     char buf[NET_ADDR_STRLEN];
     struct sockaddr_storage ss = {.ss_family = AF_UNIX};
 
-    net__addr_from_sockaddr(&ss, &a);
+    net_addr_from_sockaddr(&ss, &a);
     assert_int_equal(a.family, AF_UNIX);
     assert_string_equal(net_addr_format(&a, buf, sizeof(buf)), "unix:");
     assert_string_equal(net_addr_format_ip(&a, buf, sizeof(buf)), "unix:");
-    assert_int_equal(net__addr_to_sockaddr(&a, &ss), 0);
+    assert_int_equal(net_addr_to_sockaddr(&a, &ss), 0);
 }
 
 static void garbage_is_refused(void **state)
@@ -96,6 +96,56 @@ static void names_are_resolved(void **state)
     assert_int_equal(net_addr_parse("no-such-name.invalid:80", &a), -ENOENT);
 }
 
+static void plain_addresses(void **state)
+{
+    static const char *const good[][2] = {
+        {"1.2.3.4", "1.2.3.4"},
+        {"0.0.0.0", "0.0.0.0"},
+        {"::", "::"},
+        {"2001:DB8:0:0::1", "2001:db8::1"},
+        {"::ffff:1.2.3.4", "1.2.3.4"},
+        {"::ffff:102:304", "1.2.3.4"},
+        {"ffff:eeee:dddd:cccc:bbbb:aaaa:255.255.255.255", "ffff:eeee:dddd:cccc:bbbb:aaaa:ffff:ffff"}};
+    struct net_addr a;
+    char buf[NET_ADDR_STRLEN];
+    for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        assert_int_equal(net_addr_parse_ip(good[i][0], strlen(good[i][0]), &a), 0);
+        assert_string_equal(net_addr_format_ip(&a, buf, sizeof(buf)), good[i][1]);
+        assert_int_equal(a.port, 0);
+    }
+    assert_int_equal(net_addr_parse_ip("1.2.3.45", 7, &a), 0); /* no further than len */
+    assert_string_equal(net_addr_format_ip(&a, buf, sizeof(buf)), "1.2.3.4");
+    assert_int_equal(net_addr_parse_ip("localhost", 9, &a), -EINVAL);
+    assert_string_equal(net_addr_format_ip(&a, buf, sizeof(buf)), "1.2.3.4"); /* untouched */
+}
+
+static void what_is_no_plain_address(void **state)
+{
+    static const char *const bad[] = {
+        "",          "1",         "1.2.3",       "1.2.3.4.5",
+        "1.2.3.256", "01.2.3.4",  "1.2.3.04",    "0x1.2.3.4",
+        "1.2.3.4 ",  " 1.2.3.4",  "1.2.3.4:5",   "[::1]",
+        "::1%lo",    "::1/128",   "1::2::3",     ":::",
+        "12345::",   "::g",       "localhost",   "-1.2.3.4",
+        "1.2.3.4\n", "1:2:3:4:5", "::1.2.3.4.5", "ffff:eeee:dddd:cccc:bbbb:aaaa:9999:8888:7777:6666"};
+    struct net_addr a;
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(net_addr_parse_ip(bad[i], strlen(bad[i]), &a), -EINVAL);
+    assert_int_equal(net_addr_parse_ip("1.2.3.4\0x", 9, &a), -EINVAL);
+}
+
+static void bytes_of_ipv6(void **state)
+{
+    static const uint8_t mapped[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4};
+    static const uint8_t other[16] = {0x20, 1, 0xd, 0xb8, [15] = 7};
+    struct net_addr a;
+    char buf[NET_ADDR_STRLEN];
+    net_addr_from_ip6(mapped, 80, &a);
+    assert_string_equal(net_addr_format(&a, buf, sizeof(buf)), "1.2.3.4:80");
+    net_addr_from_ip6(other, 81, &a);
+    assert_string_equal(net_addr_format(&a, buf, sizeof(buf)), "[2001:db8::7]:81");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -106,6 +156,9 @@ int main(void)
         cmocka_unit_test(unix_has_a_name_and_no_bytes),
         cmocka_unit_test(garbage_is_refused),
         cmocka_unit_test(names_are_resolved),
+        cmocka_unit_test(plain_addresses),
+        cmocka_unit_test(what_is_no_plain_address),
+        cmocka_unit_test(bytes_of_ipv6),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
