@@ -110,6 +110,11 @@ uint32_t directory_uids(const struct directory *d);
 /* Names of what a member is bound to; the pointers live until the next change. */
 const uint8_t *uid_entry_name(const struct uid_entry *u, size_t *ret_len);
 const uint8_t *group_name(const struct group *g, size_t *ret_len);
+/* A number of the owner's for each uid: 0 until it is set, gone with the uid's last member. Uids that were
+ * made without marks (the default, for the memory) have none: theirs stays 0. */
+void directory_set_uid_marks(struct directory *d, bool on);
+uint64_t uid_entry_mark(const struct uid_entry *u);
+void uid_entry_set_mark(struct uid_entry *u, uint64_t mark);
 bool directory_is_in_group(const struct directory *d, const struct member *m, const void *name, size_t len);
 
 /* Iterate a set in slices. A begun cursor must be ended (also after next returned NULL). The struct must not

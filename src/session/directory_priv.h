@@ -24,7 +24,7 @@ struct named { /* the set is first: a pointer to one is a pointer to the other *
     uint8_t name[]; /* set.name_len */
 };
 
-struct uid_entry {
+struct uid_entry { /* behind the name: the mark, if set.has_mark */
     struct named named;
 };
 
@@ -51,6 +51,7 @@ struct directory {
     uint32_t shard_bits; /* shard << 26 */
     uint32_t next_seq;
     struct id_reuse reuse;
+    bool uid_marks;                                /* new uids have one */
     struct estate *estate;                         /* NULL: sessions are of malloc */
     struct name_filter *uid_filter, *group_filter; /* NULL: none */
     struct hash_table ids, uids, groups;
@@ -75,7 +76,7 @@ struct named *named__find(const struct hash_table *t, struct name_key key);
 
 static inline struct uid_entry *uid_entry_of(const struct named *n)
 {
-    return (struct uid_entry *)n;
+    return (struct uid_entry *)((char *)(uintptr_t)n - offsetof(struct uid_entry, named));
 }
 static inline struct group *group_of(const struct named *n)
 {

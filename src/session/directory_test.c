@@ -595,6 +595,29 @@ static void a_uid_outlives_its_members_while_a_cursor_is_on_it(void **state)
     assert_int_equal(directory_uid_count(f->d, STR("u")), 1);
 }
 
+static void a_uid_has_a_mark_as_long_as_it_has_members(void **state)
+{
+    struct fixture *f = *state;
+    struct member_cursor cursor;
+    add(f, 2);
+    bind(f, 0, "made without");
+    uid_entry_set_mark(f->m[0].uid, UINT64_MAX);
+    assert_int_equal(uid_entry_mark(f->m[0].uid), 0);
+    directory_set_uid_marks(f->d, true);
+    bind(f, 0, "u");
+    assert_int_equal(uid_entry_mark(f->m[0].uid), 0);
+    uid_entry_set_mark(f->m[0].uid, UINT64_MAX);
+    bind(f, 1, "u");
+    bind(f, 0, "another");
+    assert_int_equal(uid_entry_mark(f->m[0].uid), 0);
+    assert_true(uid_entry_mark(f->m[1].uid) == UINT64_MAX);
+    directory_uid_begin(f->d, STR("u"), &cursor); /* keeps the entry, not the name */
+    directory_uid_unbind(f->d, &f->m[1]);
+    bind(f, 1, "u");
+    assert_int_equal(uid_entry_mark(f->m[1].uid), 0);
+    member_cursor_end(f->d, &cursor);
+}
+
 static void removals_under_several_cursors(void **state)
 {
     struct fixture *f = *state;
@@ -787,6 +810,7 @@ int main(void)
         TEST(a_cursor_on_nothing_is_empty),
         TEST(dissolving_under_a_cursor_ends_it),
         TEST(a_uid_outlives_its_members_while_a_cursor_is_on_it),
+        TEST(a_uid_has_a_mark_as_long_as_it_has_members),
         TEST(removals_under_several_cursors),
         TEST(cursors_without_a_gap_do_not_let_a_set_grow),
         TEST(groups_come_and_go_under_a_group_cursor),

@@ -43,7 +43,8 @@ struct set {
     uint32_t live; /* elements */
     uint32_t n_cursors;
     uint8_t kind; /* enum set_kind */
-    bool is_array;
+    bool is_array : 1;
+    bool has_mark : 1; /* of a uid: its mark stands behind the name */
     uint16_t name_len; /* of the uid or group around it (struct named): here because it costs no byte here */
 };
 

@@ -15,14 +15,19 @@ static struct uid_entry *find(const struct directory *d, struct name_key key)
 /* An entry without members, in the table. NULL without memory. */
 static struct uid_entry *create(struct directory *d, struct name_key key)
 {
-    struct uid_entry *u = mem__alloc(&d->mem, sizeof(*u) + key.len);
+    uint64_t mark = 0;
+    struct uid_entry *u = mem__alloc(&d->mem, sizeof(*u) + key.len + (d->uid_marks ? sizeof mark : 0));
     if (!u) {
         return NULL;
     }
     set__init(&u->named.set, SET_UID);
+    u->named.set.has_mark = d->uid_marks;
     u->named.set.name_len = (uint16_t)key.len;
     if (key.len > 0) {
         memcpy(u->named.name, key.data, key.len);
+    }
+    if (d->uid_marks) {
+        memcpy(u->named.name + key.len, &mark, sizeof mark);
     }
     if (hash_table__insert(&d->uids, &d->mem, key.hash, &u->named) < 0) {
         uid__free(d, u);
@@ -107,6 +112,27 @@ uint32_t directory_uid_count(const struct directory *d, const void *uid, size_t 
 uint32_t directory_uids(const struct directory *d)
 {
     return hash_table__count(&d->uids);
+}
+
+void directory_set_uid_marks(struct directory *d, bool on)
+{
+    d->uid_marks = on;
+}
+
+uint64_t uid_entry_mark(const struct uid_entry *u)
+{
+    uint64_t mark = 0;
+    if (u->named.set.has_mark) {
+        memcpy(&mark, u->named.name + u->named.set.name_len, sizeof mark);
+    }
+    return mark;
+}
+
+void uid_entry_set_mark(struct uid_entry *u, uint64_t mark)
+{
+    if (u->named.set.has_mark) {
+        memcpy(u->named.name + u->named.set.name_len, &mark, sizeof mark);
+    }
 }
 
 const uint8_t *uid_entry_name(const struct uid_entry *u, size_t *ret_len)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "upstream/upstream.h"
 
+#include <stdlib.h>
+
 #include "base/buf.h"
 #include "upstream/upstream_priv.h"
 
@@ -8,6 +10,9 @@ void upstream_message_fini(struct upstream_message *m)
 {
     for (unsigned i = 0; i < UPSTREAM_MESSAGE_FORMS; i++)
         buf_unref(m->forms[i]);
+    for (unsigned i = 0; m->rare != NULL && i < UPSTREAM_RARE_FORMS; i++)
+        buf_unref(m->rare->forms[i]);
+    free(m->rare);
 }
 
 void upstream_start(struct upstream *u)
@@ -43,6 +48,11 @@ void upstream_client_closed(struct upstream *u, struct upstream_client *c)
 struct net_listener *upstream_listener(struct upstream *u)
 {
     return u->ops->listener(u);
+}
+
+bool upstream_has_worker(const struct upstream *u)
+{
+    return u->ops->has_worker(u);
 }
 
 bool upstream_is_flushed(const struct upstream *u)

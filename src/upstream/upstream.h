@@ -47,8 +47,14 @@ struct upstream_client {
 #define UPSTREAM_MESSAGE_FORMS 6
 struct upstream_message {
     struct slice payload;
-    bool framed; /* the payload is already framed for the client: sent as it is */
+    bool framed;  /* the payload is already framed for the client: sent as it is */
+    bool to_many; /* it goes to more than one client: what is made for one is worth keeping for the next */
     struct buf *forms[UPSTREAM_MESSAGE_FORMS];
+    struct upstream_forms *rare; /* those that few need; NULL: none yet */
+};
+#define UPSTREAM_RARE_FORMS 14
+struct upstream_forms {
+    struct buf *forms[UPSTREAM_RARE_FORMS];
 };
 /* payload must live until fini. */
 static inline void upstream_message_init(struct upstream_message *m, struct slice payload, bool framed)
@@ -66,7 +72,8 @@ struct upstream_host_ops {
     void (*kick)(struct upstream_client *c, struct upstream_message *m);
     /* Close at once; what is queued is thrown away. */
     void (*destroy)(struct upstream_client *c);
-    /* Close for a reason of the upstream's (CLOSE_no_worker, CLOSE_worker_slow, CLOSE_too_big). */
+    /* Close for a reason of the upstream's (CLOSE_no_worker, CLOSE_worker_slow, CLOSE_too_big,
+     * CLOSE_uid_replaced). */
     void (*close)(struct upstream_client *c, enum close_reason reason);
     /* Read the client again: upstream_client_blocked had said yes. */
     void (*resume)(struct upstream_client *c);
@@ -115,6 +122,8 @@ void upstream_client_closed(struct upstream *u, struct upstream_client *c);
 
 /* Where it takes connections of workers; NULL: nowhere. */
 struct net_listener *upstream_listener(struct upstream *u);
+/* Somebody would take a client's messages now. */
+bool upstream_has_worker(const struct upstream *u);
 /* Nothing is waiting to be written to a worker. */
 bool upstream_is_flushed(const struct upstream *u);
 /* The last client is gone: end the connections to the workers so that all that was written arrives;

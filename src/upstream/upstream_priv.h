@@ -12,6 +12,7 @@ struct upstream_ops {
     bool (*client_blocked)(struct upstream *u, struct upstream_client *c);
     void (*client_closed)(struct upstream *u, struct upstream_client *c);
     struct net_listener *(*listener)(struct upstream *u);
+    bool (*has_worker)(const struct upstream *u);
     bool (*is_flushed)(const struct upstream *u);
     void (*finish)(struct upstream *u);
     bool (*is_finished)(const struct upstream *u);

@@ -198,15 +198,24 @@ static void is_online(struct link *l, const struct gw_packet *p)
     gather_reply(l, reply);
 }
 
+static bool is_uid(struct link *l, const struct gw_packet *p)
+{
+    if (!is_empty(p->ext) && p->ext.len <= DIRECTORY_NAME_LEN_MAX)
+        return true;
+    command_refused(l, p, "a uid is 1 to 65535 bytes and not \\\"0\\\"");
+    return false;
+}
+
 static void bind_uid(struct link *l, const struct gw_packet *p)
 {
-    if (is_empty(p->ext) || p->ext.len > DIRECTORY_NAME_LEN_MAX) {
-        command_refused(l, p, "a uid is 1 to 65535 bytes and not \\\"0\\\"");
-        return;
-    }
-    struct upstream_client *c = addressee(l, p);
-    if (c != NULL && directory_uid_bind(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len) != 0)
+    struct upstream_client *c = is_uid(l, p) ? addressee(l, p) : NULL;
+    bool is_new = c != NULL && !replace_is_bound(c, p->ext);
+    directory_set_uid_marks(l->gw->up.host->directory, gw_config(l->gw)->one_connection_per_uid);
+    if (is_new && directory_uid_bind(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len) != 0) {
         command_refused(l, p, "no memory");
+        is_new = false;
+    }
+    replace_bound(l, is_new ? c : NULL, p->ext);
 }
 
 static void unbind_uid(struct link *l, const struct gw_packet *p)
@@ -292,6 +301,8 @@ static bool forwarded(struct link *l, const struct gw_packet *p)
             return false; /* answered as if it were gone */
         question = gather_question(g);
     }
+    if (p->cmd == GW_CMD_BIND_UID)
+        question = replace_begin(l, shard, p->ext);
     peer_send_command(l, shard, question, p);
     return true;
 }
@@ -334,7 +345,11 @@ bool command_execute(struct link *l, const struct gw_packet *p)
     case GW_CMD_SELECT: job_query(l, p); break;
     case GW_CMD_WORKER_CONNECT: return worker_connect(l, p);
     case GW_CMD_GATEWAY_CLIENT_CONNECT: authorize(l, p, &connect); break;
-    default: unknown(l, p);
+    default:
+        if (l->is_stand_in && p->cmd == CMD_REPLACE)
+            replace_execute(l->gw, p);
+        else
+            unknown(l, p);
     }
     return true;
 }

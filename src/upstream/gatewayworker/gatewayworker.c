@@ -10,6 +10,11 @@
 /* How long workers get to read what was written to them and to close, at the end. */
 #define FINISH_MS 2000
 
+static bool has_worker(const struct upstream *u)
+{
+    return CONTAINER_OF(u, struct gatewayworker, up)->n_workers > 0;
+}
+
 /* One that is gone: nothing of ours waits for where it was. */
 static bool worker_is_flushed(const struct worker *w)
 {
@@ -126,6 +131,7 @@ static const struct upstream_ops gatewayworker_ops = {
     .client_message = event_message,
     .client_blocked = event_client_blocked,
     .client_closed = event_closed,
+    .has_worker = has_worker,
     .is_flushed = is_flushed,
     .finish = finish,
     .is_finished = is_finished,

@@ -29,6 +29,7 @@ struct gatewayworker;
 struct gather;
 struct job;
 struct succession;
+struct uid_binds;
 
 /* A connection, or the stand-in for one that another shard has (peer.c): it has no connection, executes what
  * its original sends on, and answers to that. */
@@ -67,6 +68,7 @@ struct link {
     struct gather *gather; /* the question that is being executed, when others are asked too */
     struct list gathers;
     uint32_t n_gathers;
+    struct uid_binds *binds; /* that other shards have not executed yet (replace.c); NULL: none so far */
 };
 
 /* How much waits for a worker. OVERFULL: ON_CONNECT and ON_CLOSE, which pass the limit of one that does not
@@ -357,12 +359,19 @@ void peer_link_gone(struct link *l);
 /* Stand-in l answers its question, or tells its original to wait or go on. */
 void peer_answer(struct link *l, bool failed, const struct slice *parts, unsigned n);
 void peer_link_flow(struct link *l, bool stop);
+/* Stand-in l has bound a client to that uid, as that number (0: it has not). */
+void peer_bound(struct link *l, struct slice uid, uint64_t bind);
+/* That shard closes who was bound to the uid before that bind, which the link of that number wanted, behind
+ * what it executes for that link. */
+void peer_replace(struct gatewayworker *gw, unsigned shard, uint32_t link, struct slice uid, uint64_t bind);
 /* ---- summary.c */
 /* Shards other than ours that may hold a client of one of these names (or any client), a bit each. What l has
  * asked for before counts. */
 uint64_t peers_with_members(const struct gatewayworker *gw);
 uint64_t peers_with_uid(const struct gatewayworker *gw, struct slice name);
 uint64_t peers_with_group(const struct gatewayworker *gw, struct slice name);
+/* Whose summary says so at this moment; what is under way does not count. */
+uint64_t peers_showing_uid(const struct gatewayworker *gw, uint64_t hash);
 /* A packet that a predecessor had for a worker goes back to the shard of its client. False: no memory. */
 bool peer_return_orphan(struct gatewayworker *gw, struct slice packet);
 bool peer_return_slice(struct loop_task *task);
@@ -383,6 +392,8 @@ static inline bool peer_is_crowded(const struct gatewayworker *gw, unsigned shar
 /* Begin a question of l that goes to these shards too. NULL without memory. */
 struct gather *gather_new(struct link *l, const struct gw_packet *p, uint64_t shards);
 uint32_t gather_question(const struct gather *g);
+/* A number that no other question has; not 0. */
+uint32_t gather_next_question(struct gatewayworker *gw);
 /* One shard's part. */
 void gather_part(struct gather *g, unsigned shard, bool failed, const uint8_t *data, size_t len);
 void gather_answer(struct link *l, uint32_t question, unsigned shard, bool failed, const uint8_t *data,
@@ -450,6 +461,24 @@ void job_free(struct job *job);
 bool command_payload(struct gatewayworker *gw, const struct gw_packet *p, struct bytes *scratch,
                      struct slice *ret);
 void command_refused(struct link *l, const struct gw_packet *p, const char *why);
+
+/* ---- replace.c: one connection per uid */
+/* A command between shards: ext is the uid, body the number of the bind (u64, as this machine has it). */
+#define CMD_REPLACE 0x7e
+/* c is bound to that uid already. */
+bool replace_is_bound(const struct upstream_client *c, struct slice uid);
+/* BIND_UID of l was executed here: c is bound to that uid, and was not before; NULL: nobody was bound. */
+void replace_bound(struct link *l, struct upstream_client *c, struct slice uid);
+/* l's bind goes to that shard: the number of its question, 0: none. */
+uint32_t replace_begin(struct link *l, unsigned shard, struct slice uid);
+/* That shard has executed it. */
+void replace_on_bound(struct gatewayworker *gw, unsigned from, uint32_t link, uint32_t question,
+                      struct slice uid, uint64_t bind);
+void replace_execute(struct gatewayworker *gw, const struct gw_packet *p);
+/* Nothing waits for its binds. */
+void replace_shard_died(struct gatewayworker *gw, unsigned shard);
+/* p would overtake a bind of l that is under way: not before link_gathered. */
+bool replace_must_wait(struct link *l, const struct gw_packet *p);
 
 /* c's record in the estate: from the moment that a worker is told of it until its ON_CLOSE is safe. */
 void record_add(struct gatewayworker *gw, struct upstream_client *c);

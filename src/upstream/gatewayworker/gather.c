@@ -355,6 +355,13 @@ static void on_deadline(struct timer *t)
         complete(g);
 }
 
+uint32_t gather_next_question(struct gatewayworker *gw)
+{
+    if (++gw->last_question == 0)
+        gw->last_question = 1;
+    return gw->last_question;
+}
+
 struct gather *gather_new(struct link *l, const struct gw_packet *p, uint64_t shards)
 {
     struct gatewayworker *gw = l->gw;
@@ -377,9 +384,7 @@ struct gather *gather_new(struct link *l, const struct gw_packet *p, uint64_t sh
             return NULL;
         }
     }
-    if (++gw->last_question == 0)
-        gw->last_question = 1;
-    g->question = gw->last_question;
+    g->question = gather_next_question(gw);
     g->waiting = shards;
     list_append(&l->gathers, &g->node);
     l->n_gathers++;

@@ -308,6 +308,7 @@ static int fanout_read(struct job *j, struct gw_args *args)
         payload = (struct slice){0};
     }
     upstream_message_init(&j->message, payload, (j->p.flag & GW_FLAG_NOT_CALL_ENCODE) != 0);
+    j->message.to_many = true;
     return 0;
 }
 

@@ -182,6 +182,7 @@ static void link_release(struct link *l)
     list_remove(&l->waiting);
     bytes_fini(&l->in);
     link_queue_fini(&l->queue);
+    free(l->binds);
     free(l);
 }
 
@@ -408,6 +409,10 @@ static ssize_t execute_all(struct link *l, const uint8_t *data, size_t len)
             bad_packet(l, n, data + used, len - used);
             link_close(l, true);
             return -1;
+        }
+        if (__builtin_expect(l->binds != NULL, 0) && replace_must_wait(l, &p)) {
+            pause_reading(l);
+            break;
         }
         used += (size_t)n;
         gw_count(l->gw, COUNTER_link_packets_in, 1);

@@ -5,6 +5,7 @@
  * client, does so across shards too:
  *
  *   commands and questions of a link     COMMAND, answered by ANSWER; a stand-in executes them there
+ *   a bind of a uid took effect          BOUND to the link's shard, REPLACE from there (replace.c)
  *   events of a client                   EVENT to the shard that has its worker's link
  *   a worker comes                       CAME to all
  *   a worker goes                        LEFT to all; each holds what its clients say from then on, and
@@ -41,6 +42,8 @@ enum peer_message {
     PEER_RETURNED,
     PEER_COMMAND,
     PEER_ANSWER,
+    PEER_BOUND,
+    PEER_REPLACE,
     PEER_LINK_FLOW,
     PEER_LINK_GONE,
 };
@@ -54,7 +57,8 @@ struct peer_worker { /* CAME (then the key), FULL, LEFT*; EVENT, RETURNED (then 
     uint32_t number;
     uint32_t fullness;
 };
-struct peer_link { /* COMMAND (then the packet), LINK_FLOW, LINK_GONE, ANSWER (then the part) */
+struct peer_link { /* COMMAND, REPLACE (then the packet), LINK_FLOW, LINK_GONE, ANSWER (then the part), BOUND
+                    * (then u64 number of the bind, uid) */
     uint32_t number, question;
     uint32_t flag; /* LINK_FLOW: stop; ANSWER: it failed */
     uint32_t reserved;
@@ -79,14 +83,20 @@ static bool send_to(struct gatewayworker *gw, unsigned to, enum peer_message typ
     return mesh_send(gw->mesh, to, type, parts, n, note);
 }
 
+static void send_parts(struct gatewayworker *gw, unsigned to, enum peer_message type,
+                       const struct slice *parts, unsigned n)
+{
+    if (send_to(gw, to, type, parts, n, NULL))
+        return;
+    counter_drop(gw->up.host->counters, DROP_no_memory);
+    LOG(LOG_ERROR, "peer_no_memory", "shard=%u type=%d bytes=%zu", to, type, parts[n - 1].len);
+}
+
 static void send_head(struct gatewayworker *gw, unsigned to, enum peer_message type, struct slice head,
                       struct slice rest)
 {
     struct slice parts[] = {head, rest};
-    if (send_to(gw, to, type, parts, 2, NULL))
-        return;
-    counter_drop(gw->up.host->counters, DROP_no_memory);
-    LOG(LOG_ERROR, "peer_no_memory", "shard=%u type=%d bytes=%zu", to, type, rest.len);
+    send_parts(gw, to, type, parts, 2);
 }
 
 static void send_all(struct gatewayworker *gw, enum peer_message type, struct slice head, struct slice rest)
@@ -175,6 +185,28 @@ void peer_link_flow(struct link *l, bool stop)
 {
     struct peer_link head = {.number = l->number, .flag = stop};
     send_head(l->gw, l->shard, PEER_LINK_FLOW, HEAD(head), (struct slice){0});
+}
+
+void peer_bound(struct link *l, struct slice uid, uint64_t bind)
+{
+    struct peer_link head = {.number = l->number, .question = l->question};
+    struct slice parts[] = {HEAD(head), HEAD(bind), uid};
+    send_parts(l->gw, l->shard, PEER_BOUND, parts, 3);
+}
+
+void peer_replace(struct gatewayworker *gw, unsigned shard, uint32_t link, struct slice uid, uint64_t bind)
+{
+    uint8_t packet[GW_HEAD_LEN];
+    struct peer_link head = {.number = link};
+    struct gw_packet p = {.cmd = CMD_REPLACE, .ext = uid, .body = HEAD(bind)};
+    struct slice parts[] = {HEAD(head), {packet, sizeof packet}, p.ext, p.body};
+    gw_packet_encode_head(packet, &p);
+    /* At once, if there is room: what it answers may be in our ring no more if we die. */
+    if (sizeof head + sizeof packet + uid.len + sizeof bind > mesh_try_max(gw->mesh) ||
+        mesh_try(gw->mesh, shard, PEER_REPLACE, parts, 4) != 0)
+        send_parts(gw, shard, PEER_REPLACE, parts, 4);
+    if (link < gw->cap_link_table && gw->link_table[link] != NULL && peer_is_crowded(gw, shard))
+        gw->link_table[link]->crowded_by |= UINT64_C(1) << shard;
 }
 
 void peer_link_gone(struct link *l)
@@ -367,6 +399,7 @@ static void peer_died(struct gatewayworker *gw, unsigned shard)
     mesh_peer_died(gw->mesh, shard);
     lose_workers_of(gw, shard);
     gather_shard_died(gw, shard);
+    replace_shard_died(gw, shard);
     lets_links_go_on(gw, shard, true);
 }
 
@@ -409,6 +442,7 @@ static void on_hello(struct gatewayworker *gw, unsigned from, uint64_t base)
     look_at_deaths(&gw->deaths_hook);
     lose_workers_of(gw, from);
     gather_shard_died(gw, from); /* a question that its predecessor took and did not answer */
+    replace_shard_died(gw, from);
     lets_links_go_on(gw, from, true);
     for (uint32_t i = 0; i < peer->cap_stand_ins; i++)
         if (peer->stand_ins[i] != NULL)
@@ -548,6 +582,34 @@ static void on_worker(struct gatewayworker *gw, unsigned from, uint32_t type, co
     }
 }
 
+static void bad_message(struct gatewayworker *gw, unsigned from, uint32_t type, size_t len)
+{
+    gw_count(gw, COUNTER_peer_bad_message, 1);
+    LOG(LOG_ERROR, "peer_bad_message", "shard=%u type=%u bytes=%zu", from, type, len);
+}
+
+static void on_bound(struct gatewayworker *gw, unsigned from, const struct peer_link *head, struct slice rest)
+{
+    uint64_t bind;
+    if (rest.len < sizeof bind) {
+        bad_message(gw, from, PEER_BOUND, rest.len);
+        return;
+    }
+    memcpy(&bind, rest.data, sizeof bind);
+    struct slice uid = {rest.data + sizeof bind, rest.len - sizeof bind};
+    replace_on_bound(gw, from, head->number, head->question, uid, bind);
+}
+
+/* l: the link's stand-in, NULL: nothing else of it has come here. */
+static void on_replace(struct gatewayworker *gw, struct link *l, struct slice packet)
+{
+    struct gw_packet p;
+    if (l != NULL)
+        link_stand_in_command(l, 0, packet.data, packet.len);
+    else if (gw_packet_decode(packet.data, packet.len, packet.len, &p) > 0)
+        replace_execute(gw, &p);
+}
+
 static void on_link(struct gatewayworker *gw, unsigned from, uint32_t type, const struct peer_link *head,
                     struct slice rest)
 {
@@ -561,10 +623,16 @@ static void on_link(struct gatewayworker *gw, unsigned from, uint32_t type, cons
             counter_drop(gw->up.host->counters, DROP_no_memory);
         return;
     }
-    if (type == PEER_LINK_GONE) {
+    if (type == PEER_LINK_GONE || type == PEER_REPLACE) {
         l = head->number < peer->cap_stand_ins ? peer->stand_ins[head->number] : NULL;
-        if (l != NULL)
+        if (type == PEER_REPLACE)
+            on_replace(gw, l, rest);
+        else if (l != NULL)
             link_stand_in_forget(l);
+        return;
+    }
+    if (type == PEER_BOUND) {
+        on_bound(gw, from, head, rest);
         return;
     }
     l = head->number < gw->cap_link_table ? gw->link_table[head->number] : NULL;
@@ -576,12 +644,6 @@ static void on_link(struct gatewayworker *gw, unsigned from, uint32_t type, cons
         if (l->stopped_by == 0)
             link_gathered(l);
     }
-}
-
-static void bad_message(struct gatewayworker *gw, unsigned from, uint32_t type, size_t len)
-{
-    gw_count(gw, COUNTER_peer_bad_message, 1);
-    LOG(LOG_ERROR, "peer_bad_message", "shard=%u type=%u bytes=%zu", from, type, len);
 }
 
 static void on_message(void *ctx, unsigned from, uint32_t type, const uint8_t *data, size_t len)
@@ -600,7 +662,8 @@ static void on_message(void *ctx, unsigned from, uint32_t type, const uint8_t *d
         return;
     }
     rest = (struct slice){data + head, len - head};
-    if ((type == PEER_EVENT || type == PEER_RETURNED || type == PEER_COMMAND) && !is_packet(rest)) {
+    if ((type == PEER_EVENT || type == PEER_RETURNED || type == PEER_COMMAND || type == PEER_REPLACE) &&
+        !is_packet(rest)) {
         bad_message(gw, from, type, len);
         return;
     }
@@ -636,6 +699,8 @@ static void on_message(void *ctx, unsigned from, uint32_t type, const uint8_t *d
         break;
     case PEER_COMMAND:
     case PEER_ANSWER:
+    case PEER_BOUND:
+    case PEER_REPLACE:
     case PEER_LINK_FLOW:
     case PEER_LINK_GONE:
         memcpy(&link, data, sizeof link);

@@ -36,6 +36,15 @@ uint64_t peers_with_uid(const struct gatewayworker *gw, struct slice name)
     return peers_with(gw, name, true);
 }
 
+uint64_t peers_showing_uid(const struct gatewayworker *gw, uint64_t hash)
+{
+    uint64_t found = 0;
+    for (unsigned i = 0; i < gw->n_shards; i++)
+        if (peer_is_there(gw, i) && name_filter_may_have(&gw->shared->names[i].uids, hash))
+            found |= UINT64_C(1) << i;
+    return found;
+}
+
 uint64_t peers_with_group(const struct gatewayworker *gw, struct slice name)
 {
     return peers_with(gw, name, false);
