@@ -145,9 +145,12 @@ class Stream:
     """A TCP connection with a buffer and deadlines."""
 
     def __init__(self, address, source=None, rcvbuf=None):
-        """source: the address to come from. rcvbuf: a small receive buffer, for peers that are to be slow."""
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """address: (IPv4 or IPv6, port), or the path of a Unix socket. source: the address to come from. rcvbuf: a small
+        receive buffer, for peers that are to be slow."""
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        if family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         if source:

@@ -11,10 +11,14 @@
 
 #define CONFIG_PATH_DEFAULT "/etc/tgg_gw/tgg_conf.ini"
 
+int cmd_ban(int argc, char **argv);
+int cmd_bans(int argc, char **argv);
 int cmd_gateway(int argc, char **argv);
 int cmd_register(int argc, char **argv);
+int cmd_reload(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_unban(int argc, char **argv);
 
 /* ---- options that several have */
 struct options {
@@ -23,10 +27,13 @@ struct options {
     bool test;          /* -t */
     bool json;          /* --json */
     unsigned http_port; /* --http PORT */
+    int64_t for_s;      /* --for TIME */
+    const char *address;
 };
 
-/* `allowed` holds the letters that this command takes: c, t, j (--json), p (--http). -1 when it can go on,
- * else the exit status (usage has been printed, as asked for or to stderr). */
+/* `allowed` holds the letters that this command takes: c, t, j (--json), p (--http), f (--for), a (one word
+ * that is no option, as `address`; it must be there). -1 when it can go on, else the exit status (usage has
+ * been printed, as asked for or to stderr). */
 int options_parse(int argc, char **argv, const char *allowed, struct options *ret);
 
 /* Load the configuration or print what is wrong with it. EXIT_OK, else the exit status. */
@@ -36,3 +43,11 @@ int options_load(const struct options *opt, struct config *ret);
  * status. */
 int options_parse_and_load(int argc, char **argv, const char *allowed, struct options *ret,
                            struct config *ret_cfg);
+
+/* What `tgg gateway -t` looks at besides the configuration itself; `all`: also what it names (files, users).
+ * EXIT_OK, else what is wrong has been printed. */
+int gateway_check(const struct config *cfg, bool all);
+
+/* Send HUP to the supervisor of the gateway that runs with this runtime_dir. 0; -ESRCH: none runs; other
+ * -errno. */
+int gateway_hup(const struct config *cfg);

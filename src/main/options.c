@@ -14,11 +14,14 @@ static const struct option_text option_texts[] = {
     {'t', "  -t, --test         check the configuration, print the effective values, start nothing"},
     {'j', "  --json             as one JSON object"},
     {'p', "  --http PORT        port of the demo page; default 8080"},
+    {'f', "  --for TIME         how long: a number of s, m, h or d, such as 30m; default 1h"},
 };
+
+#define TIME_MAX_S INT64_C(3650 * 86400)
 
 static void print_usage(FILE *out, const char *command, const char *allowed)
 {
-    fprintf(out, "usage: tgg %s [options]\n", command);
+    fprintf(out, "usage: tgg %s [options]%s\n", command, strchr(allowed, 'a') != NULL ? " ADDRESS|CIDR" : "");
     for (size_t i = 0; i < sizeof option_texts / sizeof option_texts[0]; i++) {
         if (strchr(allowed, option_texts[i].letter) != NULL)
             fprintf(out, "%s\n", option_texts[i].text);
@@ -36,6 +39,26 @@ static bool parse_port(const char *text, unsigned *ret)
     return true;
 }
 
+/* "90", "90s", "30m", "12h", "7d" */
+static bool parse_time(const char *text, int64_t *ret_s)
+{
+    static const char units[] = "smhd";
+    static const int64_t unit_s[] = {1, 60, 3600, 86400};
+    char *end;
+
+    if (*text < '0' || *text > '9')
+        return false;
+    unsigned long v = strtoul(text, &end, 10);
+    const char *unit = *end != '\0' ? strchr(units, *end) : units;
+    if (unit == NULL || (*end != '\0' && end[1] != '\0'))
+        return false;
+    int64_t one_s = unit_s[unit - units];
+    if (v < 1 || v > (unsigned long)(TIME_MAX_S / one_s))
+        return false;
+    *ret_s = (int64_t)v * one_s;
+    return true;
+}
+
 static bool take(struct options *opt, int letter)
 {
     switch (letter) {
@@ -50,6 +73,12 @@ static bool take(struct options *opt, int letter)
             return true;
         fprintf(stderr, "tgg: --http %s is not a port; expected 1 to 65535\n", optarg);
         return false;
+    case 'f':
+        if (parse_time(optarg, &opt->for_s))
+            return true;
+        fprintf(stderr, "tgg: --for %s is not a time; expected a number of s, m, h or d, up to 3650d\n",
+                optarg);
+        return false;
     default: return false;
     }
 }
@@ -57,12 +86,16 @@ static bool take(struct options *opt, int letter)
 int options_parse(int argc, char **argv, const char *allowed, struct options *ret)
 {
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
-        {"json", no_argument, NULL, 'j'},         {"http", required_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"config", required_argument, NULL, 'c'},
+        {"test", no_argument, NULL, 't'},
+        {"json", no_argument, NULL, 'j'},
+        {"http", required_argument, NULL, 'p'},
+        {"for", required_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
 
-    *ret = (struct options){.config_path = CONFIG_PATH_DEFAULT, .http_port = 8080};
+    *ret = (struct options){.config_path = CONFIG_PATH_DEFAULT, .http_port = 8080, .for_s = 3600};
     for (int c; (c = getopt_long(argc, argv, "c:th", longs, NULL)) != -1;) {
         if (c == 'h') {
             print_usage(stdout, argv[0], allowed);
@@ -75,6 +108,13 @@ int options_parse(int argc, char **argv, const char *allowed, struct options *re
         print_usage(stderr, argv[0], allowed);
         return EXIT_USAGE;
     }
+    if (strchr(allowed, 'a') != NULL && optind == argc) {
+        fprintf(stderr, "tgg %s: which address?\n", argv[0]);
+        print_usage(stderr, argv[0], allowed);
+        return EXIT_USAGE;
+    }
+    if (strchr(allowed, 'a') != NULL)
+        ret->address = argv[optind++];
     if (optind < argc) {
         fprintf(stderr, "tgg %s: %s was not expected\n", argv[0], argv[optind]);
         print_usage(stderr, argv[0], allowed);

@@ -16,6 +16,10 @@ static const struct command commands[] = {
     {"register", cmd_register, "where gateways and business workers find each other"},
     {"run", cmd_run, "register, gateway, demo worker and demo page in one, nothing to configure"},
     {"status", cmd_status, "the state and the counters of a running gateway"},
+    {"reload", cmd_reload, "check the configuration, then have the running gateway read it again"},
+    {"ban", cmd_ban, "let no client of an address or prefix in for a while"},
+    {"unban", cmd_unban, "lift a ban"},
+    {"bans", cmd_bans, "the bans that hold"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

@@ -12,11 +12,15 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "proto/ws/handshake.h"
+#include "tls/tls.h"
 
 static void on_closed(struct net_conn *conn, int err);
 
 static const struct net_conn_ops client_conn_ops = {
     .data = client_on_data, .writable = client_on_writable, .closed = on_closed};
+/* With a PROXY header or TLS before it. */
+static const struct net_conn_ops early_conn_ops = {
+    .data = client_on_early_data, .writable = client_on_writable, .closed = on_closed};
 
 /* ---- coming */
 
@@ -54,11 +58,6 @@ static void clients_remove(struct shard *s, struct client *c)
 static struct client *client_new(struct shard_listener *l, const struct net_addr *peer)
 {
     struct shard *s = l->shard;
-    if (s->n_clients >= s->max_clients) {
-        LOG(LOG_WARN, "client_refused", "clients=%u hint=\"raise max_connections or the file limit\"",
-            s->n_clients);
-        return NULL;
-    }
     struct client *c = pool_get(s->client_pool);
     if (c == NULL)
         return NULL;
@@ -66,14 +65,119 @@ static struct client *client_new(struct shard_listener *l, const struct net_addr
         pool_put(s->client_pool, c);
         return NULL;
     }
-    c->conn.ops = &client_conn_ops;
+    c->has_tls = l->tls != NULL;
+    c->conn.ops = c->has_tls ? &early_conn_ops : &client_conn_ops;
     c->listener = l;
     c->up.peer = *peer;
     c->up.gateway_port = (uint16_t)l->config->port;
-    c->since_ms = c->last_read_ms = c->beat_ms = shard_now_ms(s);
+    c->since_ms = c->last_read_ms = shard_now_ms(s);
     c->silent_beats = -1;
-    c->state = client_is_websocket(c) ? CLIENT_HANDSHAKE : CLIENT_OPEN;
     return c;
+}
+
+/* ---- whether it may */
+
+static bool is_trusted(const struct shard_listener *l, const struct net_addr *peer)
+{
+    return l->trusted != NULL && (peer->family == AF_UNIX || cidr_list_has(l->trusted, peer));
+}
+
+/* others: clients of this shard besides the one that this is about */
+static enum guard_verdict check(struct shard *s, const struct net_addr *peer, uint32_t others)
+{
+    uint32_t clients = others - s->n_refusals;
+    if (!s->is_guarded && clients < s->max_clients)
+        return GUARD_PASS;
+    return guard_check(s->guard, peer, clients, s->max_clients, loop_now_ms(s->host.loop), s->now_unix_s);
+}
+
+/* Only whether there is any place left. */
+static enum guard_verdict check_room(struct shard *s)
+{
+    if (s->n_clients - s->n_refusals < s->max_clients)
+        return GUARD_PASS;
+    shard_count(s, COUNTER_refused_total, 1);
+    return GUARD_TOTAL;
+}
+
+static unsigned status_of(enum guard_verdict v)
+{
+    if (v == GUARD_DENY || v == GUARD_BAN)
+        return 403;
+    return v == GUARD_PER_ADDRESS || v == GUARD_PER_SUBNET ? 429 : 503;
+}
+
+/* Answered with an HTTP status where that is understood, else just closed. */
+static void refuse(struct client *c, enum guard_verdict v)
+{
+    if (client_is_websocket(c) && c->state == CLIENT_HANDSHAKE)
+        client_refuse_handshake(c, (int)status_of(v), CLOSE_refused);
+    else
+        client_destroy(c, CLOSE_refused, true);
+}
+
+/* There it is, and then it is told to go: so it comes back when it may, not at once. */
+static struct net_conn *refuse_at_accept(struct shard_listener *l, const struct net_addr *peer,
+                                         enum guard_verdict v)
+{
+    struct shard *s = l->shard;
+    bool in_words = l->config->protocol == PROTOCOL_WEBSOCKET && l->tls == NULL && status_of(v) != 403;
+    struct client *c = NULL;
+    shard_count(s, COUNTER_client_refused, 1);
+    if (v == GUARD_TOTAL)
+        LOG(LOG_WARN, "client_refused", "clients=%u hint=\"raise max_connections or the file limit\"",
+            s->n_clients);
+    if (in_words && s->n_refusals < SHARD_REFUSALS_MAX)
+        c = client_new(l, peer);
+    if (c == NULL) {
+        shard_count(s, COUNTER_client_refused_rst, 1);
+        return NULL;
+    }
+    shard_count(s, COUNTER_client_accepted, 1); /* and client_closed_refused follows */
+    c->state = CLIENT_HANDSHAKE;
+    c->is_refusal = true;
+    s->n_refusals++;
+    counter_set(s->host.counters, COUNTER_refusals, s->n_refusals);
+    refuse(c, v);
+    return &c->conn;
+}
+
+bool client_admit(struct client *c, const struct net_addr *peer)
+{
+    struct shard *s = client_shard(c);
+    enum guard_verdict v = check(s, peer, s->n_clients - 1);
+    c->up.peer = *peer;
+    c->address_open = false;
+    if (v != GUARD_PASS) {
+        shard_count(s, COUNTER_client_refused, 1);
+        refuse(c, v);
+        return false;
+    }
+    c->counted = s->is_guarded && guard_enter(s->guard, peer);
+    return true;
+}
+
+void client_begin(struct client *c)
+{
+    c->state = client_is_websocket(c) ? CLIENT_HANDSHAKE : CLIENT_OPEN;
+    c->since_ms = shard_now_ms(client_shard(c));
+    if (c->state == CLIENT_OPEN && net_conn_is_open(&c->conn)) /* not within accept */
+        net_conn_settled(&c->conn);
+    client_arm(c);
+    if (c->state == CLIENT_OPEN ||
+        (shard_config(client_shard(c))->on_connect == ON_CONNECT_ACCEPT && !c->address_open))
+        client_announce(c);
+}
+
+/* It is not a proxy of ours, and nobody else may come here. */
+static struct net_conn *refuse_stranger(struct shard_listener *l, const struct net_addr *peer)
+{
+    char text[NET_ADDR_STRLEN];
+    LOG(LOG_WARN, "not_a_trusted_proxy", "peer=%s listen=%s", net_addr_format(peer, text, sizeof text),
+        l->config->name);
+    shard_count(l->shard, COUNTER_client_accepted, 1);
+    counter_close(l->shard->host.counters, CLOSE_bad_proxy_header);
+    return NULL;
 }
 
 static struct net_conn *on_accepted(struct net_listener *listener, const struct net_addr *peer,
@@ -81,15 +185,30 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
 {
     struct shard_listener *l = CONTAINER_OF(listener, struct shard_listener, listener);
     struct shard *s = l->shard;
+    bool trusted = is_trusted(l, peer);
+    bool preamble = trusted && l->config->proxy_protocol != PROXY_PROTOCOL_OFF;
+    bool address_open = trusted && !preamble && l->config->forwarded != FORWARDED_OFF;
+    if (l->config->proxy_protocol == PROXY_PROTOCOL_REQUIRED && !trusted)
+        return refuse_stranger(l, peer);
+    /* Of a proxy only its number counts until it has told whose connection it is. */
+    enum guard_verdict v = preamble || address_open ? check_room(s) : check(s, peer, s->n_clients);
+    if (v != GUARD_PASS)
+        return refuse_at_accept(l, peer, v);
     struct client *c = client_new(l, peer);
     if (c == NULL) {
         shard_count(s, COUNTER_client_refused, 1);
         return NULL;
     }
     shard_count(s, COUNTER_client_accepted, 1);
-    client_arm(c);
-    if (c->state == CLIENT_OPEN || shard_config(s)->on_connect == ON_CONNECT_ACCEPT)
-        client_announce(c);
+    c->address_open = address_open;
+    if (s->is_guarded && !preamble && !address_open)
+        c->counted = guard_enter(s->guard, peer);
+    if (preamble)
+        c->conn.ops = &early_conn_ops;
+    if (preamble || c->has_tls)
+        client_begin_early(c, preamble);
+    else
+        client_begin(c);
     return &c->conn;
 }
 
@@ -125,7 +244,8 @@ bool client_announce(struct client *c)
 static bool is_normal(enum close_reason reason)
 {
     return reason == CLOSE_peer || reason == CLOSE_peer_close_frame || reason == CLOSE_kicked ||
-           reason == CLOSE_destroyed || reason == CLOSE_shutdown;
+           reason == CLOSE_destroyed || reason == CLOSE_shutdown || reason == CLOSE_health_check ||
+           reason == CLOSE_uid_replaced;
 }
 
 static void log_leaving(const struct client *c, enum close_reason reason, const char *why)
@@ -165,6 +285,11 @@ static void client_free(struct client *c)
     timer_cancel(s->host.loop, &c->timer);
     client_out_clear(c);
     client_in_free(c);
+    client_edge_free(c);
+    if (c->counted)
+        guard_leave(s->guard, &c->up.peer);
+    if (c->is_refusal)
+        counter_set(s->host.counters, COUNTER_refusals, --s->n_refusals);
     clients_remove(s, c);
     pool_put(s->client_pool, c);
 }
@@ -199,18 +324,26 @@ static void queue_http_refusal(struct client *c, enum close_reason reason)
     char text[HTTP_ERROR_SIZE];
     bool too_late = reason == CLOSE_handshake_timeout || reason == CLOSE_first_byte_timeout;
     client_out_clear(c);
-    client_queue_control(c, out_control(text, http_error_response(too_late ? 408 : 503, text, sizeof text)));
+    size_t len =
+        http_error_response(too_late ? 408 : 503, client_retry_after(client_shard(c)), text, sizeof text);
+    client_queue_control(c, out_control(text, len));
+}
+
+/* By whoever closes for that reason. */
+static bool is_answered(enum close_reason reason)
+{
+    return reason == CLOSE_bad_handshake || reason == CLOSE_refused || reason == CLOSE_health_check;
 }
 
 void client_close(struct client *c, enum close_reason reason, unsigned code, const char *why)
 {
     if (c->state == CLIENT_CLOSING)
         return;
-    bool was_open = c->state == CLIENT_OPEN;
+    enum client_state was = c->state;
     client_leave(c, reason, why);
-    if (client_is_websocket(c) && was_open)
+    if (client_is_websocket(c) && was == CLIENT_OPEN)
         queue_close_frame(c, code, why);
-    else if (!was_open && reason != CLOSE_bad_handshake)
+    else if (was == CLIENT_HANDSHAKE && !is_answered(reason))
         queue_http_refusal(c, reason);
     if (net_conn_is_open(&c->conn)) /* not yet when it is refused while being accepted */
         net_read_resume(client_shard(c)->host.net, &c->conn);
@@ -228,6 +361,13 @@ void client_written_out(struct client *c)
     bool waits_for_frame = c->close_sent && !c->close_received && !c->deaf;
     if (waits_for_frame)
         return;
+    if (c->has_tls && c->edge != NULL && c->edge->tls != NULL) {
+        tls_conn_shutdown(c->edge->tls);
+        if (!client_tls_is_flushed(c)) {
+            c->write_blocked = true; /* and here again */
+            return;
+        }
+    }
     c->fin_sent = true;
     net_shutdown(client_shard(c)->host.net, &c->conn);
 }

@@ -17,6 +17,11 @@ static uint32_t until(uint32_t now_ms, uint32_t since_ms, uint64_t limit_ms)
     return passed >= limit_ms ? 0 : (uint32_t)(limit_ms - passed);
 }
 
+static bool reached(uint32_t now_ms, uint32_t when_ms)
+{
+    return (int32_t)(now_ms - when_ms) >= 0;
+}
+
 static uint32_t earlier(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
@@ -36,11 +41,19 @@ static uint32_t next_due(const struct client *c, uint32_t now)
         return 0;
     if (c->state == CLIENT_CLOSING)
         return until(now, c->since_ms, l->close_timeout * 1000);
-    uint32_t due = c->got_byte ? UINT32_MAX : until(now, c->since_ms, l->first_byte_timeout * 1000);
+    uint32_t due = c->got_byte ? UINT32_MAX : until(now, c->last_read_ms, l->first_byte_timeout * 1000);
+    if (c->state < CLIENT_HANDSHAKE)
+        return earlier(due, until(now, c->since_ms, l->tls_handshake_timeout * 1000));
     if (c->state == CLIENT_HANDSHAKE)
         return earlier(due, until(now, c->since_ms, l->handshake_timeout * 1000));
     due = earlier(due, until(now, c->last_read_ms, l->idle_timeout * 1000));
-    return earlier(due, until(now, c->beat_ms, beat_interval_ms(g)));
+    if (c->in != NULL)
+        due = earlier(due, until(now, c->in->since_ms, l->message_timeout * 1000));
+    if (c->edge != NULL && c->edge->record_held > 0)
+        due = earlier(due, until(now, c->edge->record_since_ms, l->message_timeout * 1000));
+    if (c->rate_paused)
+        due = earlier(due, reached(now, c->edge->rate_until_ms) ? 0 : c->edge->rate_until_ms - now);
+    return earlier(due, until(now, c->since_ms, beat_interval_ms(g)));
 }
 
 void client_arm(struct client *c)
@@ -75,9 +88,9 @@ static bool beat(struct client *c, uint32_t now)
 {
     int limit = (int)shard_config(client_shard(c))->ping_not_response_limit;
     /* Anything from the client since the last tick, or that we do not read it: it is not silent. */
-    if ((c->got_byte && now - c->last_read_ms <= now - c->beat_ms) || c->up.paused)
+    if ((c->got_byte && now - c->last_read_ms <= now - c->since_ms) || client_is_paused(c))
         c->silent_beats = -1;
-    c->beat_ms = now;
+    c->since_ms = now;
     if (limit > 0 && c->silent_beats >= limit * 2) {
         client_destroy(c, CLOSE_heartbeat, false);
         return false;
@@ -94,16 +107,31 @@ static void closing_over(struct client *c)
     client_destroy(c, CLOSE_reset, c->out_bytes > 0 || c->broken);
 }
 
-/* A deadline of an open or half-open client that has passed; false: none. The client may be closing after. */
+static bool message_is_late(const struct client *c, uint32_t now)
+{
+    uint64_t limit_ms = c->listener->config->message_timeout * 1000;
+    if (c->in != NULL && until(now, c->in->since_ms, limit_ms) == 0)
+        return true;
+    return c->edge != NULL && c->edge->record_held > 0 && until(now, c->edge->record_since_ms, limit_ms) == 0;
+}
+
+/* A deadline of an open or half-open client that has passed; false: none. The client is closing or gone
+ * after. */
 static bool close_if_due(struct client *c, uint32_t now)
 {
     const struct config_listen *l = c->listener->config;
-    if (!c->got_byte && until(now, c->since_ms, l->first_byte_timeout * 1000) == 0)
+    if (!c->got_byte && until(now, c->last_read_ms, l->first_byte_timeout * 1000) == 0)
         client_close(c, CLOSE_first_byte_timeout, WS_CLOSE_POLICY, "nothing received in time");
+    else if (c->state == CLIENT_PREAMBLE && until(now, c->since_ms, l->tls_handshake_timeout * 1000) == 0)
+        client_destroy(c, CLOSE_bad_proxy_header, false);
+    else if (c->state == CLIENT_TLS && until(now, c->since_ms, l->tls_handshake_timeout * 1000) == 0)
+        client_destroy(c, CLOSE_tls_timeout, false);
     else if (c->state == CLIENT_HANDSHAKE && !c->up.paused &&
              until(now, c->since_ms, l->handshake_timeout * 1000) == 0)
         client_close(c, CLOSE_handshake_timeout, WS_CLOSE_POLICY, "handshake not complete in time");
-    else if (c->state == CLIENT_OPEN && !c->up.paused &&
+    else if (c->state == CLIENT_OPEN && !client_is_paused(c) && message_is_late(c, now))
+        client_close(c, CLOSE_message_timeout, WS_CLOSE_POLICY, "message not complete in time");
+    else if (c->state == CLIENT_OPEN && !client_is_paused(c) &&
              until(now, c->last_read_ms, l->idle_timeout * 1000) == 0)
         client_close(c, CLOSE_idle_timeout, WS_CLOSE_NORMAL, "idle");
     else
@@ -129,10 +157,19 @@ void client_on_timer(struct timer *t)
     if (close_if_due(c, now))
         return;
     uint64_t interval_ms = beat_interval_ms(shard_config(client_shard(c)));
-    if (c->state == CLIENT_OPEN && until(now, c->beat_ms, interval_ms) == 0 && !beat(c, now))
+    if (c->rate_paused && reached(now, c->edge->rate_until_ms)) {
+        client_rate_over(c);
+        if (c->state == CLIENT_CLOSING)
+            return;
+    }
+    if (c->state == CLIENT_OPEN && until(now, c->since_ms, interval_ms) == 0 && !beat(c, now))
         return;
-    if (c->up.paused) { /* it waits for its worker, nobody for it */
+    if (client_is_paused(c)) { /* it waits for us, nobody for it */
         c->last_read_ms = now;
+        if (c->in != NULL)
+            c->in->since_ms = now;
+        if (c->edge != NULL)
+            c->edge->record_since_ms = now;
         if (c->state == CLIENT_HANDSHAKE)
             c->since_ms = now;
     }

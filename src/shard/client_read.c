@@ -11,11 +11,7 @@
 
 #include "base/buf.h"
 #include "proto/line/frame.h"
-#include "proto/line/http_parse.h"
 #include "proto/line/text.h"
-#include "proto/ws/handshake.h"
-
-static void feed(struct client *c, uint8_t *data, size_t len);
 
 /* ---- what is kept */
 
@@ -30,18 +26,23 @@ void client_in_free(struct client *c)
     c->in = NULL;
 }
 
-static void no_memory(struct client *c)
+void client_no_memory(struct client *c)
 {
     client_close(c, CLOSE_no_memory, WS_CLOSE_INTERNAL, NULL);
 }
 
-/* c->in, made when it is not there; NULL: no memory, the client is closing. */
-static struct client_in *need_in(struct client *c)
+struct client_in *client_need_in(struct client *c)
 {
-    if (c->in == NULL)
-        c->in = calloc(1, sizeof *c->in);
-    if (c->in == NULL)
-        no_memory(c);
+    if (c->in != NULL)
+        return c->in;
+    c->in = calloc(1, sizeof *c->in);
+    if (c->in == NULL) {
+        client_no_memory(c);
+        return NULL;
+    }
+    c->in->since_ms = shard_now_ms(client_shard(c));
+    if (c->state == CLIENT_OPEN && c->listener->config->message_timeout > 0)
+        client_arm(c);
     return c->in;
 }
 
@@ -49,9 +50,9 @@ static void keep_raw(struct client *c, const uint8_t *data, size_t len)
 {
     if (len == 0)
         return;
-    struct client_in *in = need_in(c);
+    struct client_in *in = client_need_in(c);
     if (in != NULL && !bytes_append(&in->raw, data, len))
-        no_memory(c);
+        client_no_memory(c);
 }
 
 /* After bytes of c were looked at: what it makes us hold counts, and has a limit over all clients. */
@@ -80,20 +81,50 @@ static void free_if_idle(struct client *c)
 
 /* ---- messages */
 
-/* Its worker does not read: neither do we. */
-static bool is_blocked(struct client *c)
+bool client_is_blocked(struct client *c)
 {
     struct shard *s = client_shard(c);
-    if (__builtin_expect(!upstream_client_blocked(s->upstream, &c->up), 1))
+    if (__builtin_expect(!client_is_paused(c) && !upstream_client_blocked(s->upstream, &c->up), 1))
         return false;
     net_read_pause(s->host.net, &c->conn);
     return true;
+}
+
+/* A message was one too many for its client: it is the last for a while. */
+static __attribute__((noinline)) void over_rate(struct client *c, uint32_t wait_ms)
+{
+    struct shard *s = client_shard(c);
+    if (shard_config(s)->rate_policy == RATE_POLICY_CLOSE) {
+        client_close(c, CLOSE_rate, WS_CLOSE_POLICY, "too many messages");
+        return;
+    }
+    c->rate_paused = true;
+    c->edge->rate_until_ms = shard_now_ms(s) + wait_ms;
+    shard_count(s, COUNTER_client_rate_paused, 1);
+    net_read_pause(s->host.net, &c->conn);
+    client_arm(c);
+}
+
+static __attribute__((noinline)) void meter(struct client *c, size_t len)
+{
+    struct shard *s = client_shard(c);
+    struct client_edge *e = client_need_edge(c);
+    uint32_t wait_ms = 0;
+    if (e != NULL && guard_meter(s->guard, &e->meter, shard_now_ms(s), len, &wait_ms) != GUARD_PASS)
+        over_rate(c, wait_ms);
 }
 
 /* False: the client is closing now, its bytes are of no more interest. */
 static bool deliver(struct client *c, const uint8_t *data, size_t len)
 {
     struct shard *s = client_shard(c);
+    if (__builtin_expect(s->is_metered, 0)) {
+        meter(c, len);
+        if (c->state != CLIENT_OPEN)
+            return false;
+    }
+    if (c->in != NULL) /* what follows in it is another message, with its own time */
+        c->in->since_ms = shard_now_ms(s);
     shard_count(s, COUNTER_client_messages_in, 1);
     shard_count(s, COUNTER_client_message_bytes_in, len);
     upstream_client_message(s->upstream, &c->up, data, len);
@@ -102,26 +133,34 @@ static bool deliver(struct client *c, const uint8_t *data, size_t len)
 
 /* ---- websocket */
 
+static void deliver_whole(struct client *c, const uint8_t *data, size_t len, const struct ws_piece *piece)
+{
+    struct slice message = {data, len};
+    if (__builtin_expect(!piece->compressed, 1) ||
+        client_inflate(c, data, len, piece->opcode == WS_OP_TEXT, &message))
+        deliver(c, message.data, message.len);
+}
+
 static void on_piece(struct client *c, const struct ws_piece *piece)
 {
     if (c->state != CLIENT_OPEN)
         return;
     if (piece->first && piece->last) {
-        deliver(c, piece->data, piece->len);
+        deliver_whole(c, piece->data, piece->len, piece);
         return;
     }
-    struct client_in *in = need_in(c);
+    struct client_in *in = client_need_in(c);
     if (in == NULL)
         return;
     if (!bytes_append(&in->message, piece->data, piece->len)) {
-        no_memory(c);
+        client_no_memory(c);
         return;
     }
     if (!piece->last)
         return;
     struct bytes message = in->message;
     in->message = (struct bytes){0};
-    deliver(c, message.data, message.len);
+    deliver_whole(c, message.data, message.len, piece);
     bytes_fini(&message);
 }
 
@@ -140,11 +179,31 @@ static void on_decode_error(struct client *c, const struct ws_piece *piece)
     c->deaf = true;
     enum close_reason reason = piece->code == WS_CLOSE_TOO_BIG    ? CLOSE_too_big
                                : piece->code == WS_CLOSE_BAD_DATA ? CLOSE_bad_utf8
+                               : piece->code == WS_CLOSE_POLICY   ? CLOSE_too_many_fragments
                                                                   : CLOSE_protocol_error;
     if (c->state == CLIENT_CLOSING)
         client_mark_dirty(c);
     else
         client_close(c, reason, piece->code, piece->why);
+}
+
+/* Pings and pongs cost us, and nobody else sees them. */
+static void count_control(struct client *c)
+{
+    struct shard *s = client_shard(c);
+    uint64_t limit = c->listener->config->control_rate;
+    if (c->in != NULL && !ws_decoder_in_message(&c->in->ws))
+        c->in->since_ms = shard_now_ms(s); /* as after a message */
+    if (c->control_second != s->second) {
+        c->control_second = s->second;
+        c->control_count = 0;
+    }
+    if (c->control_count < UINT16_MAX)
+        c->control_count++;
+    if (limit == 0 || c->control_count <= limit || c->state != CLIENT_OPEN)
+        return;
+    c->deaf = true;
+    client_close(c, CLOSE_rate, WS_CLOSE_POLICY, "too many control frames");
 }
 
 static void on_websocket_event(struct client *c, enum ws_event event, const struct ws_piece *piece)
@@ -153,10 +212,14 @@ static void on_websocket_event(struct client *c, enum ws_event event, const stru
     case WS_DATA: on_piece(c, piece); break;
     case WS_PING:
         shard_count(client_shard(c), COUNTER_client_pings_in, 1);
+        count_control(c);
         if (c->state == CLIENT_OPEN)
             client_queue_control(c, out_websocket_control(WS_OP_PONG, piece->data, piece->len));
         break;
-    case WS_PONG: shard_count(client_shard(c), COUNTER_client_pongs_in, 1); break;
+    case WS_PONG:
+        shard_count(client_shard(c), COUNTER_client_pongs_in, 1);
+        count_control(c);
+        break;
     case WS_CLOSE: on_peer_close(c, piece); break;
     case WS_ERROR: on_decode_error(c, piece); break;
     case WS_NEED_MORE: break;
@@ -171,16 +234,16 @@ static void feed_websocket(struct client *c, uint8_t *data, size_t len)
     if (c->in != NULL)
         d = &c->in->ws;
     else
-        memset(&local, 0, offsetof(struct ws_decoder, control));
-    uint64_t size_max = c->listener->config->package_size_max;
+        ws_decoder_init(&local);
+    const struct ws_rules *rules = &c->listener->rules[c->has_deflate];
     while (len > 0 && !c->deaf) {
-        if (ws_decoder_idle(d) && c->state == CLIENT_OPEN && is_blocked(c)) {
+        if (ws_decoder_idle(d) && c->state == CLIENT_OPEN && client_is_blocked(c)) {
             keep_raw(c, data, len);
             return;
         }
         struct ws_piece piece;
         size_t used;
-        enum ws_event event = ws_decode(d, size_max, data, len, &used, &piece);
+        enum ws_event event = ws_decode(d, rules, data, len, &used, &piece);
         data += used;
         len -= used;
         if (event == WS_NEED_MORE)
@@ -191,75 +254,10 @@ static void feed_websocket(struct client *c, uint8_t *data, size_t len)
             d = &c->in->ws;
         }
     }
-    if (d == &local && !ws_decoder_idle(d) && need_in(c) != NULL)
+    if (d == &local && !ws_decoder_idle(d) && client_need_in(c) != NULL)
         c->in->ws = local;
     else if (d != &local)
         free_if_idle(c);
-}
-
-/* ---- the handshake */
-
-static void refuse_handshake(struct client *c, int status)
-{
-    char text[1024];
-    struct shard *s = client_shard(c);
-    size_t len = http_error_response(status, text, sizeof text);
-    shard_count(s, COUNTER_client_handshakes_refused, 1);
-    c->deaf = true;
-    /* Nothing that a worker sent meanwhile may follow: it is not for an HTTP client. */
-    client_out_clear(c);
-    client_queue_control(c, out_control(text, len));
-    client_close(c, CLOSE_bad_handshake, 0, NULL);
-}
-
-/* The head is there and right: workers are told, the client is answered. */
-static void accept_handshake(struct client *c, const struct http_request *req)
-{
-    char text[512];
-    struct shard *s = client_shard(c);
-    shard_count(s, COUNTER_client_handshakes, 1);
-    if (!c->announced && !client_announce(c))
-        return;
-    upstream_client_handshaken(s->upstream, &c->up, req);
-    if (c->state == CLIENT_CLOSING)
-        return;
-    c->state = CLIENT_OPEN;
-    size_t len = ws_handshake_response(req, NULL, NULL, text, sizeof text);
-    client_queue_front(c, out_control(text, len));
-    client_arm(c);
-}
-
-static void feed_handshake(struct client *c, const uint8_t *data, size_t len)
-{
-    static struct http_request req; /* 4 KB; one thread */
-    struct client_in *in = need_in(c);
-    if (in == NULL)
-        return;
-    if (!bytes_append(&in->raw, data, len)) {
-        no_memory(c);
-        return;
-    }
-    int n = http_parse(in->raw.data, in->raw.len, &in->scanned, c->listener->config->header_size_max, &req);
-    if (n == 0)
-        return;
-    int status = n < 0 ? -n : ws_handshake_check(&req);
-    if (status != 0) {
-        refuse_handshake(c, status);
-        return;
-    }
-    if (is_blocked(c)) {
-        in->scanned = 0; /* parsed again when its worker reads */
-        return;
-    }
-    if (c->state == CLIENT_CLOSING)
-        return;
-    struct bytes raw = in->raw;
-    in->raw = (struct bytes){0};
-    accept_handshake(c, &req);
-    client_in_free(c);
-    if (c->state == CLIENT_OPEN && raw.len > (size_t)n)
-        feed(c, raw.data + n, raw.len - (size_t)n);
-    bytes_fini(&raw);
 }
 
 /* ---- text and frame: messages of a byte stream */
@@ -277,7 +275,7 @@ static ssize_t decode_one(struct client *c, const uint8_t *data, size_t len, siz
 static size_t decode_stream(struct client *c, const uint8_t *data, size_t len, size_t *scanned)
 {
     size_t used = 0;
-    while (used < len && !is_blocked(c) && c->state == CLIENT_OPEN) {
+    while (used < len && !client_is_blocked(c) && c->state == CLIENT_OPEN) {
         struct slice message;
         ssize_t n = decode_one(c, data + used, len - used, scanned, &message);
         if (n < 0) {
@@ -326,7 +324,7 @@ static void feed_tcp(struct client *c, const uint8_t *data, size_t len)
         size_t n = len;
         if (n > c->listener->config->package_size_max)
             n = c->listener->config->package_size_max;
-        if (is_blocked(c)) {
+        if (client_is_blocked(c)) {
             keep_raw(c, data, len);
             return;
         }
@@ -337,7 +335,7 @@ static void feed_tcp(struct client *c, const uint8_t *data, size_t len)
     }
 }
 
-static void feed(struct client *c, uint8_t *data, size_t len)
+void client_feed(struct client *c, uint8_t *data, size_t len)
 {
     switch (c->listener->config->protocol) {
     case PROTOCOL_WEBSOCKET: feed_websocket(c, data, len); break;
@@ -366,12 +364,15 @@ static void feed_closing(struct client *c, uint8_t *data, size_t len)
 void client_on_data(struct net_conn *conn, uint8_t *data, size_t len)
 {
     struct client *c = CONTAINER_OF(conn, struct client, conn);
-    c->last_read_ms = shard_now_ms(client_shard(c));
+    uint32_t now_ms = shard_now_ms(client_shard(c));
+    if (now_ms - c->last_read_ms >= 1000)
+        c->control_count = 0; /* control_second runs round */
+    c->last_read_ms = now_ms;
     c->got_byte = true;
     if (__builtin_expect(c->state == CLIENT_OPEN, 1))
-        feed(c, data, len);
+        client_feed(c, data, len);
     else if (c->state == CLIENT_HANDSHAKE)
-        feed_handshake(c, data, len);
+        client_feed_handshake(c, data, len);
     else if (c->close_sent && !c->deaf)
         feed_closing(c, data, len);
     check_held(c);
@@ -387,21 +388,30 @@ static void feed_kept(struct client *c)
         c->in->scanned = 0;
     }
     free_if_idle(c);
-    feed(c, raw.data, raw.len);
+    client_feed(c, raw.data, raw.len);
     bytes_fini(&raw);
 }
 
 void client_resume(struct upstream_client *up)
 {
     struct client *c = client_of(up);
-    if (c->state == CLIENT_CLOSING)
+    if (c->state == CLIENT_CLOSING || c->rate_paused) /* its own time will come */
         return;
     c->last_read_ms = shard_now_ms(client_shard(c));
+    if (c->in != NULL)
+        c->in->since_ms = c->last_read_ms; /* it waited for us */
     if (c->state == CLIENT_HANDSHAKE)
-        feed_handshake(c, NULL, 0);
+        client_feed_handshake(c, NULL, 0);
     else
         feed_kept(c);
     check_held(c);
-    if (!up->paused && c->state != CLIENT_CLOSING)
+    if (!client_is_paused(c) && c->state != CLIENT_CLOSING)
         net_read_resume(client_shard(c)->host.net, &c->conn);
+}
+
+void client_rate_over(struct client *c)
+{
+    c->rate_paused = false;
+    if (!c->up.paused)
+        client_resume(&c->up);
 }

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "tls/tls.h"
 
 /* Past the limit by so much with control frames alone, a client that does not read is closed whatever the
  * policy. */
@@ -90,12 +91,13 @@ void client_out_clear(struct client *c)
     c->dirty_position = 0;
 }
 
-/* The oldest message that can still go whole: not the one of which a part is written, no control frame. */
+/* The oldest message that can still go whole and that nothing depends on: not the one of which a part is
+ * written, no control frame. */
 static bool drop_oldest(struct client *c)
 {
     struct out_ref **at = &c->out_first, *before = NULL;
     for (struct out_ref *ref; (ref = *at) != NULL; before = ref, at = &ref->next) {
-        if ((ref == c->out_first && c->out_skip > 0) || (ref->buf->flags & OUT_CONTROL) != 0)
+        if ((ref == c->out_first && c->out_skip > 0) || (ref->buf->flags & (OUT_CONTROL | OUT_STREAM)) != 0)
             continue;
         *at = ref->next;
         if (c->out_last == ref)
@@ -151,10 +153,52 @@ static void client_broke(struct client *c)
     client_arm(c);
 }
 
+/* What is queued, up to one TLS record, in one piece: the queue's own memory where that is worth it. */
+static size_t next_record(const struct client *c, uint8_t *record, const uint8_t **ret)
+{
+    size_t len = 0;
+    uint32_t skip = c->out_skip;
+    const struct buf *first = c->out_first->buf;
+    if (c->out_first->next == NULL || first->len - skip >= TLS_RECORD_MAX / 2) {
+        *ret = first->data + skip;
+        return first->len - skip < TLS_RECORD_MAX ? first->len - skip : TLS_RECORD_MAX;
+    }
+    for (struct out_ref *ref = c->out_first; ref != NULL && len < TLS_RECORD_MAX; ref = ref->next, skip = 0) {
+        size_t n = ref->buf->len - skip;
+        if (n > TLS_RECORD_MAX - len)
+            n = TLS_RECORD_MAX - len;
+        memcpy(record + len, ref->buf->data + skip, n);
+        len += n;
+    }
+    *ret = record;
+    return len;
+}
+
+/* False: it broke. */
+static bool flush_tls(struct client *c)
+{
+    static uint8_t record[TLS_RECORD_MAX]; /* one thread */
+    struct tls_conn *t = c->edge != NULL ? c->edge->tls : NULL;
+    while (t != NULL && c->out_first != NULL && !c->write_blocked && net_conn_is_open(&c->conn)) {
+        const uint8_t *data;
+        size_t len = next_record(c, record, &data);
+        ssize_t n = tls_conn_write(t, data, len);
+        if (n < 0) {
+            client_broke(c);
+            return false;
+        }
+        queue_written(c, (size_t)n);
+        c->write_blocked = !tls_conn_is_flushed(t);
+    }
+    return true;
+}
+
 static void client_flush(struct client *c)
 {
     struct shard *s = client_shard(c);
-    while (c->out_first != NULL && !c->write_blocked && net_conn_is_open(&c->conn)) {
+    if (__builtin_expect(c->has_tls, 0) && !flush_tls(c))
+        return;
+    while (!c->has_tls && c->out_first != NULL && !c->write_blocked && net_conn_is_open(&c->conn)) {
         struct iovec iov[NET_IOV_MAX];
         size_t asked;
         int n_iov = queue_iov(c, iov, &asked);
@@ -173,6 +217,8 @@ static void client_flush(struct client *c)
 void client_on_writable(struct net_conn *conn)
 {
     struct client *c = CONTAINER_OF(conn, struct client, conn);
+    if (c->has_tls && c->edge != NULL && c->edge->tls != NULL && !tls_conn_flush(c->edge->tls))
+        return; /* short again: this comes again */
     c->write_blocked = false;
     client_flush(c);
 }
@@ -180,7 +226,7 @@ void client_on_writable(struct net_conn *conn)
 void client_mark_dirty(struct client *c)
 {
     struct shard *s = client_shard(c);
-    if (c->dirty_position != 0 || c->write_blocked || c->broken || c->state == CLIENT_HANDSHAKE)
+    if (c->dirty_position != 0 || c->write_blocked || c->broken || c->state < CLIENT_OPEN)
         return;
     if (!array_reserve_one(&s->dirty, s->n_dirty, &s->cap_dirty, 256)) {
         client_flush(c); /* without the list there is still the direct way */
@@ -293,10 +339,14 @@ void client_send(struct upstream_client *up, struct upstream_message *m)
     }
     if (__builtin_expect(c->out_bytes >= shard_config(s)->send_to_client_buffer_size, 0) && !make_room(c))
         return;
-    struct buf *b = out_message_form(m, c->listener->config);
+    bool owned = false;
+    struct buf *b = __builtin_expect(c->has_deflate, 0) ? client_message_form(c, m, &owned)
+                                                        : out_message_form(m, c->listener->config);
     if (b != NULL && b->len == 0)
         return; /* an empty message of a protocol without frames: no bytes, so no write that could carry it */
-    if (b == NULL || !queue_append(c, buf_ref(b))) {
+    if (b == NULL || !queue_append(c, owned ? b : buf_ref(b))) {
+        if (owned)
+            c->edge->deflater_fresh = true; /* the peer will not have seen it */
         counter_drop(s->host.counters, DROP_no_memory);
         return;
     }

@@ -21,6 +21,8 @@
 #define DRAIN_SLICE 64
 /* What one client's write is taken to cost before any was measured. */
 #define WRITE_NS_FIRST 3000
+/* Of the range that RFC 6455 section 7.4.2 leaves to applications. */
+#define CLOSE_CODE_REPLACED 4001
 
 /* ---- what the upstream may ask of us */
 
@@ -39,11 +41,16 @@ static void host_destroy(struct upstream_client *up)
 
 static void host_close(struct upstream_client *up, enum close_reason reason)
 {
-    bool try_later = reason == CLOSE_no_worker || reason == CLOSE_worker_slow;
-    unsigned code = reason == CLOSE_too_big ? WS_CLOSE_TOO_BIG
-                    : try_later             ? WS_CLOSE_TRY_LATER
-                                            : WS_CLOSE_INTERNAL;
-    client_close(client_of(up), reason, code, try_later ? "try again later" : NULL);
+    struct client *c = client_of(up);
+    switch (reason) {
+    case CLOSE_no_worker:
+    case CLOSE_worker_slow: client_close(c, reason, WS_CLOSE_TRY_LATER, "try again later"); break;
+    case CLOSE_too_big: client_close(c, reason, WS_CLOSE_TOO_BIG, NULL); break;
+    case CLOSE_uid_replaced:
+        client_close(c, reason, CLOSE_CODE_REPLACED, "replaced by a newer connection");
+        break;
+    default: client_close(c, reason, WS_CLOSE_INTERNAL, NULL);
+    }
 }
 
 static void host_wake(struct upstream_host *h, unsigned to)
@@ -79,7 +86,9 @@ static void on_trim(struct timer *t)
 static void on_second(struct timer *t)
 {
     struct shard *s = CONTAINER_OF(t, struct shard, second_timer);
-    directory_set_now(s->host.directory, (int64_t)time(NULL));
+    s->now_unix_s = (int64_t)time(NULL);
+    s->second++;
+    directory_set_now(s->host.directory, s->now_unix_s);
     log_flush();
     estate_trim(s->host.estate); /* what the packets of a burst have left */
     timer_set(s->host.loop, t, 1000, on_second);
@@ -184,6 +193,7 @@ static int parse_listen_addr(const struct config_listen *l, struct net_addr *ret
 static int listen_one(struct shard *s, struct shard_listener *l, int fd)
 {
     l->listener.ops = &client_listener_ops;
+    l->listener.newcomers = l->config->protocol == PROTOCOL_WEBSOCKET || l->tls != NULL;
     if (fd >= 0)
         return net_listen_fd(s->host.net, &l->listener, fd);
     struct net_addr addr;
@@ -191,7 +201,7 @@ static int listen_one(struct shard *s, struct shard_listener *l, int fd)
     return err != 0 ? err : net_listen(s->host.net, &l->listener, &addr, (int)l->config->backlog);
 }
 
-static int listen_all(struct shard *s, const int *fds)
+static int make_listeners(struct shard *s)
 {
     const struct config *cfg = s->host.config;
     s->listeners = calloc(cfg->n_listeners, sizeof *s->listeners);
@@ -201,11 +211,17 @@ static int listen_all(struct shard *s, const int *fds)
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         s->listeners[i].shard = s;
         s->listeners[i].config = &cfg->listen[i];
-        int err = listen_one(s, &s->listeners[i], fds != NULL ? fds[i] : -1);
-        if (err != 0)
-            return err;
     }
     return 0;
+}
+
+static int listen_all(struct shard *s, const int *fds)
+{
+    int err = 0;
+    for (unsigned i = 0; err == 0 && i < s->n_listeners; i++)
+        if (s->listeners[i].socket_of == i)
+            err = listen_one(s, &s->listeners[i], fds != NULL ? fds[i] : -1);
+    return err;
 }
 
 /* Predecessors have died faster than their clients could be told of: the oldest is given up. */
@@ -246,7 +262,7 @@ static int open_directory(struct shard *s, const struct shard_options *opt)
 
 static int build(struct shard *s, const struct shard_options *opt)
 {
-    s->client_pool = pool_new("clients", sizeof(struct client), opt->node->max_clients);
+    s->client_pool = pool_new("clients", sizeof(struct client), opt->node->max_clients + SHARD_REFUSALS_MAX);
     s->ref_pool = pool_new("queued", sizeof(struct out_ref), 0);
     if (s->client_pool == NULL || s->ref_pool == NULL)
         return -ENOMEM;
@@ -260,7 +276,10 @@ static int build(struct shard *s, const struct shard_options *opt)
     s->upstream = gatewayworker_new(&gw, &err);
     if (s->upstream == NULL)
         return err;
-    return opt->is_edge ? listen_all(s, opt->listen_fds) : 0;
+    if (opt->is_edge && (err = make_listeners(s)) != 0)
+        return err;
+    err = edge_new(s, opt);
+    return err == 0 && opt->is_edge ? listen_all(s, opt->listen_fds) : err;
 }
 
 /* The order in which they are run: the upstream reads what other shards sent (its own hooks are there
@@ -296,6 +315,9 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
     s->wake_ctx = opt->wake_ctx;
     s->max_clients = opt->node->max_clients;
     s->write_ns = WRITE_NS_FIRST;
+    s->now_unix_s = (int64_t)time(NULL);
+    list_init(&s->tls_waiting);
+    list_init(&s->tls_begun);
     s->flush_hook.run = client_flush_all;
     s->drain_task.run = drain_slice;
     s->finish_hook.run = finish_hook;
@@ -330,6 +352,7 @@ void shard_free(struct shard *s)
     loop_task_remove(s->host.loop, &s->drain_task);
     loop_hook_remove(s->host.loop, &s->flush_hook);
     loop_hook_remove(s->host.loop, &s->finish_hook);
+    edge_free(s);
     directory_free(s->host.directory);
     estate_close(s->host.estate);
     pool_free(s->client_pool);
@@ -366,6 +389,7 @@ const char *shard_check(const struct shard *s)
         announced += c->announced;
         queued += c->out_bytes;
         held += c->in != NULL ? c->in->held : 0;
+        held += c->edge != NULL ? c->edge->record_held : 0;
         if (c->up.host_position != i)
             return "a client's position is not its own";
         if (c->dirty_position != 0 && s->dirty[c->dirty_position - 1] != c)

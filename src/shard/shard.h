@@ -11,6 +11,9 @@
 #include "common/shard_start.h"
 
 struct directory;
+struct files;
+struct guard_shm;
+struct ticket_keys;
 struct loop;
 struct net;
 struct net_listener;
@@ -26,6 +29,11 @@ struct shard_options {
     const int *listen_fds; /* one per config->listen; NULL: listen through the net itself */
     int internal_fd;       /* -1: likewise */
     uint64_t seed;
+    /* The edge: NULL where nothing of it is configured (simulation). */
+    const struct files *files; /* only during shard_new */
+    struct guard_shm *guard_shm;
+    const struct ticket_keys *tickets;
+    unsigned n_edges; /* shards of the node that take clients */
     /* Another shard sleeps and has something to read. */
     void (*wake)(void *ctx, unsigned shard);
     void *wake_ctx;
@@ -39,6 +47,10 @@ void shard_free(struct shard *s);
 /* The listener of config->listen[i]; SHARD_INTERNAL: of internal connections. NULL: it has none. */
 #define SHARD_INTERNAL 0xff
 struct net_listener *shard_listener(struct shard *s, unsigned i);
+
+/* The configuration has changed (same listeners): LIVE keys take effect, lists and certificates come from
+ * files. `changed` is then only good for config_fini. 0; else -errno and nothing has changed. */
+int shard_reload(struct shard *s, struct config *changed, const struct files *files);
 
 /* Take no new clients, close those that are there (1001) in slices, tell their workers. */
 void shard_drain(struct shard *s);

@@ -13,6 +13,9 @@
 
 #include "base/list.h"
 #include "base/log.h"
+#include "common/files.h"
+#include "common/keepalive.h"
+#include "common/settings.h"
 #include "common/shard_plan.h"
 #include "loop/loop.h"
 #include "net/net.h"
@@ -30,8 +33,10 @@ struct process {
     struct shard_shm *shm;
     const struct config *cfg;
     int signal_fd;
-    struct net_watch signals;
+    struct net_watch signals, settings;
+    const int settings_fd;
     const struct node *node;
+    const int *listen_fds;   /* NULL: no edge, or it drains */
     struct handoff *handoff; /* NULL: one shard */
     struct net_watch wakes;
     uint32_t deaths; /* of shards, as far as the handoff knows */
@@ -56,6 +61,18 @@ static void on_drain_deadline(struct timer *t)
     timer_set(p->loop, t, CUT_MS, on_drain_deadline);
 }
 
+/* The net has only let go of them. The supervisor has its own for a successor; when the whole node ends it
+ * has closed those, and clients who come back at once are refused now, instead of waiting in a queue that
+ * nobody serves. */
+static void close_sockets(struct process *p)
+{
+    for (unsigned i = 0; p->listen_fds != NULL && i < p->cfg->n_listeners; i++) {
+        if (p->listen_fds[i] >= 0)
+            close(p->listen_fds[i]);
+    }
+    p->listen_fds = NULL;
+}
+
 static void drain(struct process *p)
 {
     if (getppid() != supervisor_pid)
@@ -65,6 +82,7 @@ static void drain(struct process *p)
     LOG(LOG_NOTICE, "shard_drains", "clients=%u limit_s=%llu", shard_connections(p->shard),
         (unsigned long long)p->cfg->gateway.drain_timeout);
     shard_drain(p->shard);
+    close_sockets(p);
     if (p->handoff != NULL)
         handoff_look(p->handoff);
     timer_set(p->loop, &p->drain_deadline, p->cfg->gateway.drain_timeout * 1000, on_drain_deadline);
@@ -113,6 +131,55 @@ static int watch_signals(struct process *p)
         return -errno;
     p->signals.readable = on_signal;
     return net_epoll_watch_add(p->net, &p->signals, p->signal_fd);
+}
+
+/* ---- a changed configuration */
+
+/* The supervisor has checked it; what can still go wrong here is memory. */
+static void reload(struct process *p, int fd, uint64_t generation)
+{
+    struct files *files = NULL;
+    struct config *changed = malloc(sizeof *changed);
+    struct config_error *err = calloc(1, sizeof *err);
+    int r = changed == NULL || err == NULL ? -ENOMEM : files_open(fd, &files);
+    if (r == 0) {
+        struct slice text = files_config_text(files);
+        r = config_load_text((const char *)text.data, text.len, p->cfg->source_path, changed, err);
+        if (r == 0) {
+            r = config_same_listeners(p->cfg, changed) ? shard_reload(p->shard, changed, files) : -EINVAL;
+            config_fini(changed);
+        }
+    }
+    if (r == 0)
+        LOG(LOG_NOTICE, "shard_reloaded", "generation=%llu", (unsigned long long)generation);
+    else
+        LOG(LOG_ERROR, "shard_not_reloaded", "generation=%llu error=\"%s\"", (unsigned long long)generation,
+            strerror(-r));
+    files_free(files);
+    free(changed);
+    free(err);
+}
+
+/* Of several only the newest counts. */
+static void on_settings(struct net_watch *w)
+{
+    struct process *p = CONTAINER_OF(w, struct process, settings);
+    uint64_t generation = 0, next;
+    int newest = -1, fd;
+    while ((fd = settings_receive(p->settings_fd, &next)) >= 0 || fd == -EBADMSG) {
+        if (fd < 0)
+            continue;
+        if (newest >= 0)
+            close(newest);
+        newest = fd;
+        generation = next;
+    }
+    if (fd != -EAGAIN)
+        net_epoll_watch_remove(p->net, w); /* the supervisor is dead */
+    if (newest < 0)
+        return;
+    reload(p, newest, generation);
+    close(newest);
 }
 
 /* ---- the other shards */
@@ -176,6 +243,12 @@ static void on_pulse(struct timer *t)
     timer_set(p->loop, t, p->cfg->gateway.stuck_timeout * 1000 / 4, on_pulse);
 }
 
+static unsigned count_edges(const struct shard_start *start)
+{
+    return (unsigned)__builtin_popcountll(
+        shards_with(start->cfg, start->node->n_shards, config_shard_is_edge));
+}
+
 static int open_shard(struct process *p, const struct shard_start *start)
 {
     int err = 0;
@@ -201,11 +274,22 @@ static int open_shard(struct process *p, const struct shard_start *start)
         .listen_fds = start->listen_fds,
         .internal_fd = start->internal_fd,
         .seed = seed,
+        .files = start->files,
+        .guard_shm = start->guard,
+        .tickets = start->tickets,
+        .n_edges = count_edges(start),
         .wake = wake_shard,
         .wake_ctx = p,
     };
+    const struct net_keepalive keepalive = keepalive_of_clients(start->cfg);
+    net_set_keepalive(p->net, &keepalive);
     p->shard = shard_new(&opt, &err);
-    return p->shard != NULL ? join_node(p, start) : err;
+    if (p->shard == NULL)
+        return err;
+    p->settings.readable = on_settings;
+    if (p->settings_fd >= 0 && (err = net_epoll_watch_add(p->net, &p->settings, p->settings_fd)) != 0)
+        return err;
+    return join_node(p, start);
 }
 
 static void close_shard(struct process *p)
@@ -218,6 +302,8 @@ static void close_shard(struct process *p)
     shard_free(p->shard);
     if (p->net != NULL && p->wakes.handle != 0)
         net_epoll_watch_remove(p->net, &p->wakes);
+    if (p->net != NULL)
+        net_epoll_watch_remove(p->net, &p->settings);
     if (p->net != NULL && p->signals.handle != 0)
         net_epoll_watch_remove(p->net, &p->signals);
     if (p->signal_fd >= 0)
@@ -230,7 +316,12 @@ static void close_shard(struct process *p)
 
 int shard_main(const struct shard_start *start)
 {
-    struct process p = {.cfg = start->cfg, .shm = start->shm, .node = start->node, .signal_fd = -1};
+    struct process p = {.cfg = start->cfg,
+                        .shm = start->shm,
+                        .node = start->node,
+                        .listen_fds = start->listen_fds,
+                        .settings_fd = start->settings_fd,
+                        .signal_fd = -1};
     supervisor_pid = getppid();
     counters_clear_gauges(&start->shm->counters);
     int err = open_shard(&p, start);

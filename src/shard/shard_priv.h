@@ -1,26 +1,36 @@
 // SPDX-License-Identifier: MIT
 /* The parts of a shard, and the life of a client:
  *
- *   accepted ── HANDSHAKE (websocket only) ── OPEN ── CLOSING ── freed
+ *   accepted ── PREAMBLE ── TLS ── HANDSHAKE ── OPEN ── CLOSING ── freed
+ *               (PROXY      (if    (websocket
+ *                header)    so)    only)
  *
- * A client is in the directory, and its worker knows of it, from client_announce (accept, or the end of the
- * handshake when on_connect is so configured) to client_leave, which is the moment its closing begins: from
- * then on it is only a connection that gets to take what is queued. ON_CLOSE is told in client_leave and
- * nowhere else. */
+ * A client is in the directory, and its worker knows of it, from client_announce (accept or the end of the
+ * TLS handshake; the end of the WebSocket handshake when on_connect is so configured, or when only its
+ * headers tell whose the client is) to client_leave, which is the moment its closing begins: from then on it
+ * is only a connection that gets to take what is queued. ON_CLOSE is told in client_leave and nowhere else.
+ */
 #pragma once
 
 #include "base/bytes.h"
 #include "base/list.h"
 #include "loop/loop.h"
 #include "net/net.h"
+#include "guard/guard.h"
+#include "proto/line/http_parse.h"
+#include "proto/ws/deflate.h"
 #include "proto/ws/frame.h"
 #include "session/directory.h"
 #include "shard/shard.h"
 #include "upstream/upstream.h"
 
 struct buf;
-struct http_request;
 struct pool;
+struct tls_conn;
+struct tls_context;
+
+#define WINDOW_BITS_MIN 9
+#define WINDOW_BITS_N   7 /* up to 15 */
 
 /* A reference in a client's queue. */
 struct out_ref {
@@ -30,8 +40,10 @@ struct out_ref {
 
 /* flags of a struct buf in a client's queue */
 #define OUT_CONTROL 1u /* handshake answers, control and close frames: never dropped */
+#define OUT_STREAM                                                                                           \
+    2u /* compressed with context take-over: later ones refer to it, so it is not dropped either */
 
-enum client_state { CLIENT_HANDSHAKE, CLIENT_OPEN, CLIENT_CLOSING };
+enum client_state { CLIENT_PREAMBLE, CLIENT_TLS, CLIENT_HANDSHAKE, CLIENT_OPEN, CLIENT_CLOSING };
 
 /* What an incomplete message needs; an idle client has none. */
 struct client_in {
@@ -40,7 +52,25 @@ struct client_in {
     size_t scanned;       /* of raw, by the decoder */
     struct bytes message; /* websocket: pieces of the message so far */
     struct ws_decoder ws;
-    size_t held; /* memory of raw and message, as counted in shard->input_bytes */
+    size_t held;       /* memory of raw and message, as counted in shard->input_bytes */
+    uint32_t since_ms; /* it was made: the message began */
+    bool compressed;   /* message is */
+};
+
+/* What only clients with TLS, compression or a metered rate have. */
+struct client_edge {
+    struct client *client;
+    struct tls_conn *tls;            /* made when the first byte comes */
+    struct list tls_wait, tls_begun; /* in the shard's lists of these names */
+    size_t record_held;              /* of an incomplete record, as counted in shard->input_bytes */
+    uint32_t record_since_ms;        /* it began */
+    struct guard_meter meter;
+    uint32_t rate_until_ms; /* rate_paused: until then */
+    struct ws_deflate_params deflate;
+    bool deflater_fresh;          /* a message of another compressor went to this client: ours begins anew */
+    struct ws_deflater *deflater; /* with context take-over, made when used */
+    struct ws_inflater *inflater; /* likewise */
+    size_t deflate_bytes;         /* of the shard's budget, from the handshake on */
 };
 
 struct client {
@@ -52,28 +82,45 @@ struct client {
     uint32_t out_skip;       /* bytes of the first buffer that are written */
     uint32_t dirty_position; /* in shard->dirty, plus 1; 0: not in it */
     uint32_t last_read_ms;   /* low 32 bits of the loop's time, as all times here */
+    int16_t silent_beats;    /* as PHP's pingNotResponseCount */
     uint8_t state;           /* enum client_state */
     bool announced : 1;      /* in the directory; the worker gets an ON_CLOSE */
     bool got_byte : 1;
-    bool write_blocked : 1;  /* wait for writable */
-    bool close_sent : 1;     /* websocket: our close frame is queued */
-    bool close_received : 1; /* websocket: the peer's close frame came */
-    bool deaf : 1;           /* what it sends is not looked at any more */
-    bool fin_sent : 1;
-    bool broken : 1;      /* a write failed: the timer ends it */
-    int16_t silent_beats; /* as PHP's pingNotResponseCount */
+    bool write_blocked : 1; /* wait for writable */
+    bool deaf : 1;          /* what it sends is not looked at any more */
+    bool broken : 1;        /* a write failed: the timer ends it */
+    bool has_tls : 1;       /* a TLS listener's */
+    bool has_deflate : 1;   /* permessage-deflate was agreed */
+    bool rate_paused : 1;   /* not read: over its rate */
     /* The rest. */
     struct upstream_client up;
     struct client_in *in;
-    struct timer timer; /* the next deadline of whatever kind */
-    uint32_t since_ms;  /* begin of the state */
-    uint32_t beat_ms;   /* last heartbeat */
+    struct client_edge *edge; /* NULL: it needs none */
+    struct timer timer;       /* the next deadline of whatever kind */
+    uint32_t since_ms;        /* begin of the state; OPEN: last heartbeat */
+    uint16_t control_count;   /* pings and pongs in the second control_second */
+    uint8_t control_second;   /* of shard->second */
+    bool close_sent : 1;      /* websocket: our close frame is queued */
+    bool close_received : 1;  /* websocket: the peer's close frame came */
+    bool fin_sent : 1;
+    bool counted : 1;      /* by the guard, for its address */
+    bool address_open : 1; /* its address is a trusted proxy's, the request will tell the client's */
+    bool is_refusal : 1;   /* in shard->n_refusals */
 };
 
 struct shard_listener {
     struct net_listener listener;
     struct shard *shard;
     const struct config_listen *config;
+    /* From config, anew at each reload (edge.c). */
+    struct ws_rules rules[2]; /* without and with permessage-deflate */
+    struct http_limits http;
+    char *extra_headers;       /* whole lines, or NULL */
+    struct tls_context *tls;   /* NULL: plain */
+    struct cidr_list *trusted; /* proxies */
+    bool shares;               /* its socket is also that of other listeners: told apart by path */
+    unsigned socket_of;        /* number of the listener that has the socket */
+    struct ws_deflater *deflaters[WINDOW_BITS_N]; /* for messages that stand alone; made when used */
 };
 
 struct shard {
@@ -99,6 +146,24 @@ struct shard {
     uint32_t drain_next; /* clients below it are still to be closed */
     bool draining;
     bool finishing; /* no client is left: workers are being told goodbye */
+    /* The edge (edge.c). */
+    struct guard *guard;
+    bool is_guarded, is_metered; /* guard_is_on, guard_meters */
+    uint8_t second;              /* runs round */
+    int64_t now_unix_s;          /* of this second */
+    const struct ticket_keys *tickets;
+    uint32_t n_refusals;     /* clients that are only being told so */
+    uint64_t seed;           /* of what is left to chance */
+    struct list tls_waiting; /* client_edge.tls_wait: handshakes that wait for CPU time */
+    struct list tls_begun;   /* client_edge.tls_begun: answered and not complete, the oldest first */
+    uint32_t n_tls_waiting, n_tls_begun, n_tls;
+    struct loop_task tls_task;
+    struct client *tls_reading;   /* whose bytes are being decrypted; NULL: it went meanwhile */
+    uint64_t deflate_bytes;       /* memory for compression */
+    struct ws_inflater *inflater; /* of clients without take-over */
+    struct bytes inflated;
+    struct loop_task sweep_task; /* after a reload: all clients are looked at */
+    uint32_t sweep_next;
     struct timer trim_timer, second_timer;
     uint32_t trim_peak; /* most clients since memory was last given back */
 };
@@ -133,8 +198,22 @@ static inline bool client_is_websocket(const struct client *c)
     return c->listener->config->protocol == PROTOCOL_WEBSOCKET;
 }
 
+/* Clients that are only being told that they are refused, beyond max_connections; over that new ones are
+ * reset. */
+#define SHARD_REFUSALS_MAX 128
+
+static inline bool client_is_paused(const struct client *c)
+{
+    return c->up.paused || c->rate_paused;
+}
+
 /* ---- client.c: coming and going */
 extern const struct net_listener_ops client_listener_ops;
+/* What comes before the application is done: the WebSocket handshake begins, or the client is open. */
+void client_begin(struct client *c);
+/* Its address is known now: whether it may come in, and it is counted. False: it was refused, and is closing
+ * or gone. */
+bool client_admit(struct client *c, const struct net_addr *peer);
 /* Into the directory, ON_CONNECT. False: the client is being closed (no memory, no worker). */
 bool client_announce(struct client *c);
 /* Begin to close: the worker is told, what is queued is written, a websocket client gets a close frame with
@@ -146,7 +225,45 @@ void client_destroy(struct client *c, enum close_reason reason, bool hard);
 /* Everything queued is written; goes on with closing. Called by the write side. */
 void client_written_out(struct client *c);
 
+/* c->edge, made when it is not there; NULL: no memory, the client is closing. */
+struct client_edge *client_need_edge(struct client *c);
+
+/* ---- client_early.c: before the application: PROXY header, TLS */
+void client_on_early_data(struct net_conn *conn, uint8_t *data, size_t len);
+/* The first state of a client that has a PROXY header or TLS before it. */
+void client_begin_early(struct client *c, bool preamble);
+/* What its tls_conn has to be rid of is sent. */
+bool client_tls_is_flushed(const struct client *c);
+bool client_tls_run(struct loop_task *task);
+void client_edge_free(struct client *c);
+
+/* ---- client_handshake.c */
+void client_feed_handshake(struct client *c, const uint8_t *data, size_t len);
+/* Instead of the handshake: an HTTP answer, then the end. */
+void client_refuse_handshake(struct client *c, int status, enum close_reason reason);
+unsigned client_retry_after(struct shard *s);
+
+/* ---- client_deflate.c */
+/* Header line for the answer when it is agreed, else "". */
+void client_deflate_agree(struct client *c, const struct http_request *req, char *header, size_t cap);
+/* A compressed message, whole. False: the client is closing. *ret is the shard's, until the next one. */
+bool client_inflate(struct client *c, const uint8_t *data, size_t len, bool is_text, struct slice *ret);
+/* As out_message_form, compressed if the client agreed and it is worth it. */
+struct buf *client_message_form(struct client *c, struct upstream_message *m, bool *ret_owned);
+
+/* ---- edge.c: what listeners and the shard have besides, from the configuration */
+int edge_new(struct shard *s, const struct shard_options *opt);
+void edge_free(struct shard *s);
+
 /* ---- client_read.c */
+/* c->in, made when it is not there; NULL: no memory, the client is closing. */
+struct client_in *client_need_in(struct client *c);
+/* Its worker does not read, or it is over its rate: neither do we. */
+bool client_is_blocked(struct client *c);
+void client_no_memory(struct client *c);
+void client_feed(struct client *c, uint8_t *data, size_t len);
+/* It is below its rate again. */
+void client_rate_over(struct client *c);
 void client_on_data(struct net_conn *conn, uint8_t *data, size_t len);
 /* Its worker reads again. */
 void client_resume(struct upstream_client *c);

@@ -13,6 +13,8 @@
 #include "sim/sim_link.h"
 #include "sim/sim_message.h"
 
+#define CLOSE_CODE_REPLACED 4001
+
 /* Over all shards; what they counted outlives them. */
 static uint64_t count_of(const struct world *w, enum counter_id id)
 {
@@ -437,6 +439,82 @@ void checker_chosen(struct world *w, const struct sim_client *c, const struct si
                        before->of[k], before->least);
 }
 
+/* ---- one connection per uid */
+
+static uint32_t bound_to(const struct world *w, const char *name)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; i < w->node.n_shards; i++)
+        n += directory_uid_count(shard_directory(w->node.shards[i].shard), name, strlen(name));
+    return n;
+}
+
+static bool was_told_so(const struct sim_client *c)
+{
+    return c->close_frame_seen && c->close_code == CLOSE_CODE_REPLACED;
+}
+
+/* Nobody is left when the last of them went by itself. */
+static void check_contested(struct world *w, unsigned k)
+{
+    char name[SIM_NAME_SIZE];
+    uint32_t n = bound_to(w, sim_contested_name(k, name));
+    bool replaced = false, otherwise = false;
+    for (unsigned i = k; i < w->n_clients; i += SIM_CONTESTED) {
+        const struct sim_client *c = w->clients[i];
+        replaced |= c->owner == SIM_OWNER_ALL && was_told_so(c);
+        otherwise |= c->owner == SIM_OWNER_ALL && !was_told_so(c) && !has_stayed(c);
+    }
+    if (n > 1 || (n == 0 && replaced && !otherwise))
+        world_fail(w, "%u clients have uid %s", n, name);
+}
+
+/* What it was sent before somebody took its place. */
+static void check_replaced(struct world *w, const struct sim_client *c)
+{
+    const struct sim_link *l = c->owner >= 0 ? w->links[c->owner] : NULL;
+    if (!was_told_so(c))
+        return;
+    if (!c->may_be_replaced || !w->config.gateway.one_connection_per_uid)
+        world_fail(w, "client %u was replaced, by nobody", c->index);
+    for (uint32_t n = 0; l != NULL && sim_link_is_sure(l) && n < c->replaced_at; n++)
+        if (sim_set_has(&l->sends[n].must, c->index) && !sim_set_has(&l->sends[n].got, c->index))
+            world_fail(w, "client %u was replaced before it got %u of link %u", c->index, n, l->index);
+}
+
+/* Who had it before the last bind that took effect was closed before what was said after it. */
+static void check_sends_to_uids(struct world *w, const struct sim_link *l)
+{
+    for (uint32_t n = 0; n < l->n_sends; n++) {
+        const struct sim_send *s = &l->sends[n];
+        for (unsigned k = 0; k < SIM_NAMES; k++) {
+            unsigned got = 0;
+            for (unsigned i = 0; i < w->n_clients; i++)
+                got += sim_set_has(&s->of_uid[k], i) && sim_set_has(&s->got, i);
+            if (got > 1)
+                world_fail(w, "%u clients with uid %u of link %u got its %u", got, k, l->index, n);
+        }
+    }
+}
+
+static void check_one_per_uid(struct world *w)
+{
+    char name[SIM_NAME_SIZE];
+    uint64_t replaced = closes_of(w, CLOSE_uid_replaced), most = 0;
+    for (unsigned k = 0; k < SIM_CONTESTED; k++)
+        check_contested(w, k);
+    for (unsigned i = 0; i < w->n_links * SIM_NAMES; i++)
+        if (bound_to(w, sim_link_name(w->links[i / SIM_NAMES], 'u', i % SIM_NAMES, name)) > 1)
+            world_fail(w, "several clients have uid %s", name);
+    for (unsigned i = 0; i < w->n_clients; i++)
+        most += w->clients[i]->may_be_replaced;
+    for (unsigned k = 0; k < w->n_links && w->node.deaths == 0; k++)
+        check_sends_to_uids(w, w->links[k]);
+    if (replaced != count_of(w, COUNTER_uid_replaced) || replaced > most)
+        world_fail(w, "%llu clients were replaced, %llu could have been", (unsigned long long)replaced,
+                   (unsigned long long)most);
+}
+
 /* ---- when all is quiet */
 
 void checker_settled(struct world *w)
@@ -447,6 +525,10 @@ void checker_settled(struct world *w)
     if (w->strict)
         check_closed(w);
     uint64_t dropped = drops_of(w, DROP_slow_reader_newest) + drops_of(w, DROP_slow_reader_oldest);
+    if (w->config.gateway.one_connection_per_uid)
+        check_one_per_uid(w);
+    for (unsigned i = 0; i < w->n_clients && dropped == 0; i++)
+        check_replaced(w, w->clients[i]);
     for (unsigned i = 0; i < w->n_clients; i++) {
         const struct sim_client *c = w->clients[i];
         if (!has_stayed(c))

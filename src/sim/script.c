@@ -190,6 +190,39 @@ static void act_commands(struct world *w)
         act_command(w);
 }
 
+/* One after the other gets the same uid, between messages to it, and behind long work. */
+static void act_replace(struct world *w)
+{
+    struct sim_link *l = pick_link(w, false);
+    unsigned k = (unsigned)world_draw(w, SIM_NAMES);
+    if (l != NULL && world_chance(w, 50))
+        sim_link_send_to_all(l, draw_len(w));
+    for (uint64_t n = 2 + world_draw(w, 4); l != NULL && n > 0; n--) {
+        struct sim_client *c = pick_known(w);
+        if (c != NULL)
+            sim_link_bind(l, c, k);
+        if (world_chance(w, 60))
+            sim_link_send_to_uids(l, draw_len(w));
+        if (world_chance(w, 20))
+            sim_query_ask(l);
+    }
+}
+
+/* Some come at the same time, and get the same uid from several links. */
+static void act_contest(struct world *w)
+{
+    struct sim_client_plan plan = {.protocol = PROTOCOL_WEBSOCKET};
+    unsigned first = w->n_clients;
+    for (uint64_t n = 2 + world_draw(w, 5); n > 0 && w->n_clients < WORLD_CLIENTS_MAX; n--)
+        sim_client_new(w, &plan);
+    world_run(w, world_draw(w, 500) * WORLD_MS);
+    for (unsigned i = first; i < w->n_clients; i++) {
+        struct sim_link *l = pick_link(w, false);
+        if (l != NULL && w->clients[i]->id != 0)
+            sim_link_contest(l, w->clients[i]);
+    }
+}
+
 static void act_ask(struct world *w)
 {
     struct sim_link *l = pick_link(w, false);
@@ -284,6 +317,10 @@ static void act(struct world *w)
     unsigned total = 0;
     for (unsigned i = 0; i < sizeof actions / sizeof actions[0]; i++)
         total += actions[i].weight;
+    if (w->config.gateway.one_connection_per_uid && world_chance(w, 15)) {
+        (world_chance(w, 70) ? act_replace : act_contest)(w);
+        return;
+    }
     unsigned at = (unsigned)world_draw(w, total);
     unsigned i = 0;
     while (at >= actions[i].weight)
@@ -298,7 +335,9 @@ static void begin(struct world *w)
     for (uint64_t n = world_draw(w, 4); n > 0; n--)
         act_worker(w);
     /* A crowd makes fan-outs and queries long enough for slices. */
-    uint64_t crowd = world_chance(w, 10) ? world_between(w, 80, 180) : world_draw(w, 10);
+    uint64_t crowd = world_chance(w, w->config.gateway.one_connection_per_uid ? 30 : 10)
+                         ? world_between(w, 80, 180)
+                         : world_draw(w, 10);
     for (; crowd > 0; crowd--)
         act_connect(w);
     world_run(w, world_draw(w, 100) * WORLD_MS);

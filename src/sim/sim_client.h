@@ -74,7 +74,13 @@ struct sim_client {
      * those is what it has, or had at its end. */
     struct sim_session *sessions;
     uint32_t n_sessions, cap_sessions, sessions_seen;
+    /* one_connection_per_uid */
+    bool may_be_replaced; /* another was bound to its uid after it */
+    uint32_t replaced_at; /* sends of its owner before the first time */
 };
+
+/* owner: many links bind it to a uid that all know, and change nothing else. */
+#define SIM_OWNER_ALL (-2)
 
 #define SIM_CLIENT_NET UINT32_C(0x0a010000)
 

@@ -2,6 +2,7 @@
 /* The commands of a link, and what the model takes them to mean. */
 #include "sim/sim_link.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,8 +187,10 @@ void sim_link_send_to_uids(struct sim_link *l, uint32_t len)
     put_names(l, &ext, 'u', mask);
     for (unsigned i = 0; i < l->w->n_clients; i++) {
         struct sim_client *c = l->w->clients[i];
-        if (c->owner == (int)l->index && c->uid >= 0 && (mask >> c->uid & 1) != 0)
-            aim(s, c);
+        if (c->owner != (int)l->index || c->uid < 0 || (mask >> c->uid & 1) == 0)
+            continue;
+        aim(s, c);
+        sim_set_add(&s->of_uid[c->uid], i);
     }
     put_text(l, &body, len);
     world_trace(l->w, "link %u: %u, to uids %x, %u bytes", l->index, l->n_sends - 1, mask, len);
@@ -224,19 +227,68 @@ void sim_link_destroy(struct sim_link *l, struct sim_client *c)
 
 /* ---- what belongs to a client */
 
-static void change_uid(struct sim_link *l, struct sim_client *c)
+/* Those that have that uid now are to be closed, if the bind finds its client there. */
+static void replace_others(struct sim_link *l, const struct sim_client *c, unsigned k)
+{
+    for (unsigned i = 0; i < l->w->n_clients; i++) {
+        struct sim_client *other = l->w->clients[i];
+        if (other == c || other->owner != (int)l->index || other->uid != (int)k)
+            continue;
+        if (!other->may_be_replaced)
+            other->replaced_at = l->n_sends;
+        other->may_be_replaced = true;
+    }
+}
+
+static void bind_to(struct sim_link *l, struct sim_client *c, unsigned k)
 {
     char name[SIM_NAME_SIZE];
     struct bytes ext = {0};
+    if (l->w->config.gateway.one_connection_per_uid)
+        replace_others(l, c, k);
+    c->uid = (int)k;
+    bytes_append_str(&ext, sim_link_name(l, 'u', k, name));
+    command_with(l, packet_to(c, GW_CMD_BIND_UID), &ext, NULL);
+    bytes_fini(&ext);
+}
+
+void sim_link_bind(struct sim_link *l, struct sim_client *c, unsigned k)
+{
+    if (c->owner != -1 && c->owner != (int)l->index)
+        return;
+    c->owner = (int)l->index;
+    bind_to(l, c, k);
+    world_trace(l->w, "link %u: client %u (%u) has uid %u, alone", l->index, c->index, c->id, k);
+}
+
+const char *sim_contested_name(unsigned k, char buf[SIM_NAME_SIZE])
+{
+    snprintf(buf, SIM_NAME_SIZE, "everybody's %u", k);
+    return buf;
+}
+
+void sim_link_contest(struct sim_link *l, struct sim_client *c)
+{
+    char name[SIM_NAME_SIZE];
+    struct bytes ext = {0};
+    if (c->owner != -1 && c->owner != SIM_OWNER_ALL)
+        return;
+    c->owner = SIM_OWNER_ALL;
+    c->may_be_replaced = true;
+    bytes_append_str(&ext, sim_contested_name(c->index % SIM_CONTESTED, name));
+    world_trace(l->w, "link %u: client %u (%u) has uid %s", l->index, c->index, c->id, name);
+    command_with(l, packet_to(c, GW_CMD_BIND_UID), &ext, NULL);
+    bytes_fini(&ext);
+}
+
+static void change_uid(struct sim_link *l, struct sim_client *c)
+{
     if (c->uid >= 0 && world_chance(l->w, 40)) {
         c->uid = -1;
         command_with(l, packet_to(c, GW_CMD_UNBIND_UID), NULL, NULL);
         return;
     }
-    c->uid = (int)world_draw(l->w, SIM_NAMES);
-    bytes_append_str(&ext, sim_link_name(l, 'u', (unsigned)c->uid, name));
-    command_with(l, packet_to(c, GW_CMD_BIND_UID), &ext, NULL);
-    bytes_fini(&ext);
+    bind_to(l, c, (unsigned)world_draw(l->w, SIM_NAMES));
 }
 
 static void change_groups(struct sim_link *l, struct sim_client *c)
@@ -274,7 +326,7 @@ static void change_session(struct sim_link *l, struct sim_client *c)
 
 void sim_link_change(struct sim_link *l, struct sim_client *c)
 {
-    if (c->owner >= 0 && c->owner != (int)l->index)
+    if (c->owner != -1 && c->owner != (int)l->index)
         return;
     c->owner = (int)l->index;
     switch (world_draw(l->w, 3)) {

@@ -12,6 +12,7 @@
 #define SIM_SECRET      "open sesame"
 #define SIM_NAMES       5 /* uids, and groups, of each link's own */
 #define SIM_WORKER_KEYS 4
+#define SIM_NAME_SIZE   32
 
 struct sim_query;
 
@@ -19,7 +20,9 @@ struct sim_query;
 struct sim_send {
     struct sim_set may, must, twice; /* twice: in two of its groups */
     struct sim_set got, got_twice;
-    bool framed; /* by the worker itself */
+    struct sim_set
+        of_uid[SIM_NAMES]; /* those who have or had that uid; one_connection_per_uid: one gets it */
+    bool framed;           /* by the worker itself */
 };
 
 enum sim_link_state { SIM_LINK_CONNECTING, SIM_LINK_OPEN, SIM_LINK_GONE };
@@ -75,10 +78,15 @@ void sim_link_kick(struct sim_link *l, struct sim_client *c);
 void sim_link_destroy(struct sim_link *l, struct sim_client *c);
 /* Change something that only the owner changes; nothing when c is another's. */
 void sim_link_change(struct sim_link *l, struct sim_client *c);
+/* one_connection_per_uid: bind it to that uid of the link's; nothing when c is another's. */
+void sim_link_bind(struct sim_link *l, struct sim_client *c, unsigned k);
+/* To one of SIM_CONTESTED uids that all links use; nothing when it has an owner. */
+#define SIM_CONTESTED 2
+void sim_link_contest(struct sim_link *l, struct sim_client *c);
+const char *sim_contested_name(unsigned k, char buf[SIM_NAME_SIZE]);
 void sim_link_ungroup(struct sim_link *l);
 /* Text that makes no sense; the link stays. */
 void sim_link_nonsense(struct sim_link *l);
 
 /* Name of its k-th uid ('u') or group ('g'). */
-#define SIM_NAME_SIZE 32
 const char *sim_link_name(const struct sim_link *l, char kind, unsigned k, char buf[SIM_NAME_SIZE]);

@@ -241,6 +241,8 @@ static void check_ids(struct answer *a, unsigned uid)
         told_id(a, php_read_int(&a->r), has_uid, uid, &seen);
     }
     php_read_array_end(&a->r);
+    if (n > 1 && a->l->w->config.gateway.one_connection_per_uid && a->l->w->node.deaths == 0)
+        wrong(a, "more than one with that uid", n);
     check_complete(a, has_uid, uid, &seen);
 }
 

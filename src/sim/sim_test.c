@@ -37,7 +37,7 @@ static struct world *world_now;
 
 /* Of one batch; all but the last are sums. */
 struct totals {
-    uint64_t messages_in, messages_out, fanouts_sliced, queries_sliced, moved, parked, paused;
+    uint64_t messages_in, messages_out, fanouts_sliced, queries_sliced, moved, parked, paused, replaced;
     uint64_t seeds, failed, strict, clients, shards, deaths, deaths_within, lossy, with_deaths;
     uint64_t turns, turns_over, turn_ns_longest;
 };
@@ -91,6 +91,7 @@ static void add_up(struct totals *t, const struct world *w)
         t->moved += counter_get(c, COUNTER_event_moved);
         t->parked += counter_get(c, COUNTER_event_parked);
         t->paused += counter_get(c, COUNTER_worker_paused);
+        t->replaced += counter_get(c, COUNTER_uid_replaced);
     }
     t->strict += w->strict;
     t->clients += w->n_clients;
@@ -238,10 +239,11 @@ static void print_totals(const struct totals *t, double s)
 #define U(x) ((unsigned long long)(x))
     printf(
         "%llu seeds in %.1f s (%.0f/s): %llu strict, %llu shards, %llu clients, %llu messages in, %llu out, "
-        "%llu fan-outs and %llu queries in slices, %llu events moved, %llu parked, %llu pauses\n",
+        "%llu fan-outs and %llu queries in slices, %llu events moved, %llu parked, %llu pauses, "
+        "%llu replaced at their uid\n",
         U(t->seeds), s, (double)t->seeds / s, U(t->strict), U(t->shards), U(t->clients), U(t->messages_in),
         U(t->messages_out), U(t->fanouts_sliced), U(t->queries_sliced), U(t->moved), U(t->parked),
-        U(t->paused));
+        U(t->paused), U(t->replaced));
     printf("%llu seeds with deaths: %llu deaths, %llu of them within a turn; %llu seeds lost what a worker's "
            "kernel had\n",
            U(t->with_deaths), U(t->deaths), U(t->deaths_within), U(t->lossy));

@@ -87,6 +87,8 @@ static void draw_gateway(struct world *w, struct bytes *t)
     bytes_printf(t, "query_timeout = %s\nclose_rate = %s\n", pick(w, "50", "1000", "5000"),
                  pick(w, "20", "1000", "20000"));
     bytes_printf(t, "turn_max = 1\nregister_address = 127.0.0.1:1236\n");
+    if (w->seed % 3 == 0)
+        bytes_append_str(t, "one_connection_per_uid = yes\n");
     if (world_chance(w, 50))
         bytes_append_str(t, "secret_key = " SIM_SECRET "\nworker_auth_timeout = 3\n");
 }

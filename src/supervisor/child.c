@@ -77,20 +77,35 @@ static void begin(const struct child *c, pid_t parent)
     c->entry->pid = getpid(); /* whoever sees this process at work sees its number */
 }
 
+static char *log_name(const struct child *c, char *buf, size_t cap)
+{
+    snprintf(buf, cap, "%s.log", c->name);
+    for (char *p = buf; *p != '\0'; p++)
+        if (*p == ' ')
+            *p = '-';
+    return buf;
+}
+
 void child_open_log(const struct child *c, const struct config *cfg)
 {
     char file[32];
     struct config_error *err = calloc(1, sizeof *err);
 
-    snprintf(file, sizeof file, "%s.log", c->name);
-    for (char *p = file; *p != '\0'; p++)
-        if (*p == ' ')
-            *p = '-';
+    log_name(c, file, sizeof file);
     if (err == NULL || log_setup(cfg, c->name, file, err) < 0) {
         LOG(LOG_ERROR, "log_not_opened", "%s file=%s", c->label, file);
         exit(1);
     }
     free(err);
+}
+
+bool child_log_path(const struct child *c, const struct config *cfg, char *buf, size_t cap)
+{
+    char file[32];
+    if (cfg->log.target != LOG_TARGET_FILE)
+        return false;
+    snprintf(buf, cap, "%s/%s", cfg->log.directory, log_name(c, file, sizeof file));
+    return true;
 }
 
 /* ---- in the supervisor */

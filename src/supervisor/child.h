@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -37,6 +38,8 @@ void child_init(struct child *c, enum process_kind kind, unsigned number, struct
 int child_fork(struct child *c);
 /* In the child: its log. Ends the process when that cannot be had. */
 void child_open_log(const struct child *c, const struct config *cfg);
+/* The file of its log; false: it goes to stderr. */
+bool child_log_path(const struct child *c, const struct config *cfg, char *buf, size_t cap);
 
 /* It has been reaped. Returns how long it lived, in ms. */
 uint64_t child_reaped(struct child *c);

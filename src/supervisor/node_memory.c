@@ -8,7 +8,10 @@
 #include <unistd.h>
 
 #include "common/file_limit.h"
+#include "common/settings.h"
+#include "common/ticket_keys.h"
 #include "estate/estate.h"
+#include "guard/guard_shm.h"
 #include "mesh/mesh.h"
 
 /* Sessions and unwritten packets of one process, at the most. */
@@ -24,10 +27,21 @@ static void *map_sparse(size_t bytes)
     return mem;
 }
 
+static int make_guard(struct node *n)
+{
+    n->guard_bytes = guard_shm_bytes(n->n_shards, n->max_clients);
+    void *mem = map_sparse(n->guard_bytes);
+    if (mem == NULL)
+        return -ENOMEM;
+    n->guard = guard_shm_init(mem, n->n_shards, n->max_clients);
+    return 0;
+}
+
 static int make_memory(struct node *n)
 {
     n->shared = node_shared_new();
-    if (n->shared == NULL)
+    n->tickets = map_sparse(sizeof *n->tickets);
+    if (n->shared == NULL || n->tickets == NULL || make_guard(n) < 0)
         return -ENOMEM;
     /* One shard alone has nobody to talk to. */
     if (n->n_shards > 1 && (n->mesh = map_sparse(mesh_bytes(n->n_shards, n->ring_bytes))) == NULL)
@@ -47,6 +61,8 @@ static int make_descriptors(struct node *n)
         if (n->wake_fds[i] < 0)
             return -errno;
         int err = node_hand_open(n->hand_fds[i]);
+        if (err == 0)
+            err = settings_open(n->settings_fds[i]);
         if (err != 0)
             return err;
     }
@@ -63,7 +79,8 @@ int node_memory_make(const struct config *cfg, unsigned n_shards, struct node *r
     };
     n.estate_bytes = estate_bytes(n.max_clients, n.estate_heap_bytes);
     for (unsigned i = 0; i < NODE_SHARDS_MAX; i++)
-        n.wake_fds[i] = n.hand_fds[i][0] = n.hand_fds[i][1] = -1;
+        n.wake_fds[i] = n.hand_fds[i][0] = n.hand_fds[i][1] = n.settings_fds[i][0] = n.settings_fds[i][1] =
+            -1;
     int r = make_memory(&n);
     if (r < 0)
         config_error_add(err, 0, "", "",
@@ -87,11 +104,16 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
+static void unmap(void **mem, size_t bytes)
+{
+    if (*mem != NULL)
+        munmap(*mem, bytes);
+    *mem = NULL;
+}
+
 static void unmap_estate(struct node *n, unsigned shard)
 {
-    if (n->estates[shard] != NULL)
-        munmap(n->estates[shard], n->estate_bytes);
-    n->estates[shard] = NULL;
+    unmap(&n->estates[shard], n->estate_bytes);
 }
 
 void node_memory_free(struct node *n)
@@ -101,7 +123,11 @@ void node_memory_free(struct node *n)
         close_fd(&n->wake_fds[i]);
         close_fd(&n->hand_fds[i][0]);
         close_fd(&n->hand_fds[i][1]);
+        close_fd(&n->settings_fds[i][0]);
+        close_fd(&n->settings_fds[i][1]);
     }
+    unmap((void **)&n->guard, n->guard_bytes);
+    unmap((void **)&n->tickets, sizeof *n->tickets);
     if (n->mesh != NULL)
         munmap(n->mesh, mesh_bytes(n->n_shards, n->ring_bytes));
     node_shared_free(n->shared);
@@ -110,10 +136,13 @@ void node_memory_free(struct node *n)
 
 void node_memory_keep(struct node *n, unsigned shard)
 {
+    mprotect(n->tickets, sizeof *n->tickets, PROT_READ);
     for (unsigned i = 0; i < n->n_shards; i++) {
+        close_fd(&n->settings_fds[i][1]);
         if (i == shard)
             continue;
         unmap_estate(n, i);
         close_fd(&n->hand_fds[i][0]);
+        close_fd(&n->settings_fds[i][0]);
     }
 }

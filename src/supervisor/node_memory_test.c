@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
+#include "common/ticket_keys.h"
 #include "mesh/mesh.h"
 
 static struct config cfg;
@@ -59,7 +60,10 @@ static void sixty_four_shards_cost_no_memory(void **state)
     for (unsigned i = 0; i < 64; i++) {
         assert_non_null(n.estates[i]);
         assert_true(is_open(n.wake_fds[i]) && is_open(n.hand_fds[i][0]) && is_open(n.hand_fds[i][1]));
+        assert_true(is_open(n.settings_fds[i][0]) && is_open(n.settings_fds[i][1]));
     }
+    assert_non_null(n.guard);
+    assert_non_null(n.tickets);
     *(char *)n.estates[63] = 1; /* it is memory all the same */
     ((char *)n.mesh)[mesh_bytes(64, n.ring_bytes) - 1] = 1;
     int fd = n.wake_fds[63];
@@ -81,7 +85,12 @@ static void a_shard_keeps_its_own(void **state)
     for (unsigned i = 0; i < 3; i++) {
         assert_true(is_open(n.wake_fds[i]) && is_open(n.hand_fds[i][1]));
         assert_int_equal(n.hand_fds[i][0] >= 0, i == 1);
+        assert_int_equal(n.settings_fds[i][0] >= 0, i == 1);
+        assert_true(n.settings_fds[i][1] < 0);
     }
+    assert_true(is_open(n.settings_fds[1][0]));
+    assert_non_null(n.guard);
+    assert_int_equal(n.tickets->n, 0);
     assert_int_equal(send(n.hand_fds[1][1], &c, 1, 0), 1);
     assert_int_equal(recv(n.hand_fds[1][0], &c, 1, 0), 1);
     assert_int_equal(recv(n.hand_fds[1][0], &c, 1, 0), -1);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "supervisor/line.h"
 
 #define FRAMES_MAX  64
 #define STACK_BYTES (256 * 1024) /* unwinding takes more than SIGSTKSZ */
@@ -28,37 +29,6 @@ static const char *process_name;
 static uint32_t *stacks_written;
 static char handler_stack[STACK_BYTES];
 
-/* ---- one line without stdio, which a signal handler must not use */
-
-struct line {
-    char text[128];
-    size_t len;
-};
-
-static void add_text(struct line *l, const char *text)
-{
-    for (; *text != '\0' && l->len < sizeof l->text; text++)
-        l->text[l->len++] = *text;
-}
-
-static void add_number(struct line *l, unsigned v)
-{
-    char digits[11];
-    size_t at = sizeof digits - 1;
-
-    digits[at] = '\0';
-    do
-        digits[--at] = (char)('0' + v % 10);
-    while ((v /= 10) > 0);
-    add_text(l, digits + at);
-}
-
-static void write_line(int fd, const struct line *l)
-{
-    ssize_t n = write(fd, l->text, l->len);
-    (void)n; /* nobody is left to tell */
-}
-
 /* ---- the handler */
 
 static void write_stack(int sig)
@@ -67,14 +37,14 @@ static void write_stack(int sig)
     struct line head = {.len = 0};
     int fd = log_fd();
 
-    add_text(&head, "stack of ");
-    add_text(&head, process_name);
-    add_text(&head, ", pid ");
-    add_number(&head, (unsigned)getpid());
-    add_text(&head, ", signal ");
-    add_number(&head, (unsigned)sig);
-    add_text(&head, ":\n");
-    write_line(fd, &head);
+    line_add_text(&head, "stack of ");
+    line_add_text(&head, process_name);
+    line_add_text(&head, ", pid ");
+    line_add_number(&head, (unsigned)getpid());
+    line_add_text(&head, ", signal ");
+    line_add_number(&head, (unsigned)sig);
+    line_add_text(&head, ":\n");
+    line_write(fd, &head);
     backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), fd);
     __atomic_store_n(stacks_written, *stacks_written + 1, __ATOMIC_RELAXED);
 }
@@ -96,6 +66,7 @@ static void set_handler(int sig, int flags)
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | flags};
 
     sigfillset(&act.sa_mask);
+    sigdelset(&act.sa_mask, SIGSYS); /* blocked, a call that the sandbox refuses would end the process */
     /* A crash in the middle of SIGQUIT's handler has its own turn. */
     for (size_t i = 0; i < CRASHES_N; i++)
         sigdelset(&act.sa_mask, crashes[i]);

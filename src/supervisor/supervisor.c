@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,12 +19,19 @@
 #include "common/file_limit.h"
 #include "common/log_setup.h"
 #include "common/node_shm.h"
+#include "guard/guard_shm.h"
 #include "mesh/mesh.h"
+#include "supervisor/check.h"
 #include "supervisor/child.h"
 #include "supervisor/core_file.h"
+#include "supervisor/distribution.h"
 #include "supervisor/listeners.h"
 #include "supervisor/node_memory.h"
+#include "supervisor/privileges.h"
+#include "supervisor/reload.h"
+#include "supervisor/sandbox.h"
 #include "supervisor/stack_dump.h"
+#include "supervisor/ticket_store.h"
 
 #define KILL_AFTER_STOP_MS 5000 /* a child that was told to end at once, or whose drain time is over */
 #define KILL_AFTER_CORE_MS 1000 /* what a stuck shard gets to write its core file */
@@ -33,13 +42,18 @@
 enum stopping { STOPPING_NO, STOPPING_DRAIN, STOPPING_AT_ONCE };
 
 struct supervisor {
-    const struct config *cfg;
+    struct config *cfg;
+    struct files *files; /* of cfg */
     shard_main_fn *shard_main;
     announce_main_fn *announce_main;
     struct shard_plan plan;
     struct listeners listeners;
     struct node_shm_file shm;
     struct node node;
+    struct privileges privileges; /* of the children */
+    struct ticket_store tickets;
+    struct distribution distribution;
+    pid_t pid;
     sigset_t signals;
     enum stopping stopping;
     struct child shards[NODE_SHARDS_MAX];
@@ -69,23 +83,56 @@ static void pin(const struct supervisor *s, unsigned shard)
         LOG(LOG_WARN, "shard_not_pinned", "shard=%u cpu=%d error=\"%s\"", shard, cpu, strerror(errno));
 }
 
+/* It opens its log as the user that it is then, as it will have to after USR1. */
+static void become_child(const struct supervisor *s, const struct child *c)
+{
+    int r = privileges_drop(&s->privileges, s->pid);
+    if (r < 0) {
+        LOG(LOG_ERROR, "privileges_not_dropped", "%s user=%s error=\"%s\"", c->label, s->privileges.user,
+            strerror(-r));
+        exit(1);
+    }
+    child_open_log(c, s->cfg);
+}
+
+/* Last: what comes before needs more than the shard does. */
+static void enter_sandbox(const struct supervisor *s, const struct child *c)
+{
+    if (!s->privileges.confine)
+        return;
+    int r = sandbox_enter(c->name);
+    if (r == -ENOSYS)
+        LOG(LOG_NOTICE, "sandbox_off", "%s note=\"a sanitizer or valgrind needs more than it allows\"",
+            c->label);
+    else if (r < 0)
+        LOG(LOG_WARN, "sandbox_not_entered", "%s error=\"%s\" note=\"it runs without seccomp\"", c->label,
+            strerror(-r));
+}
+
 static _Noreturn void run_shard(struct supervisor *s, const struct child *c)
 {
     unsigned shard = c->number;
     struct shard_start start = {
         .shard = shard,
         .cfg = s->cfg,
+        .files = s->files,
         .node = &s->node,
         .listen_fds = listeners_of(&s->listeners, shard),
         .internal_fd = s->plan.shards[shard].link ? s->listeners.internal_fd : -1,
         .shm = shm_of(s, shard),
+        .settings_fd = s->node.settings_fds[shard][0],
+        .guard = s->node.guard,
+        .tickets = s->node.tickets,
     };
 
-    child_open_log(c, s->cfg);
+    become_child(s, c);
     listeners_keep(&s->listeners, shard);
     node_memory_keep(&s->node, shard);
+    distribution_fini(&s->distribution);
+    ticket_store_fini(&s->tickets);
     pin(s, shard);
     stack_dump_install(c->name, &start.shm->stacks);
+    enter_sandbox(s, c);
     exit(s->shard_main(&start));
 }
 
@@ -93,15 +140,34 @@ static _Noreturn void run_announcer(struct supervisor *s, const struct child *c)
 {
     struct announce_start start = {.cfg = s->cfg, .counters = &s->shm.shm->announcer.counters};
 
-    child_open_log(c, s->cfg);
+    become_child(s, c);
+    /* It talks to name servers: without what it does not need of the keys of clients' connections (copies
+     * that their check left in freed memory are not looked for). */
     listeners_close(&s->listeners);
     node_memory_free(&s->node);
+    distribution_fini(&s->distribution);
+    ticket_store_fini(&s->tickets);
+    files_free(s->files);
     exit(s->announce_main(&start));
+}
+
+/* Whoever is to open it may not make files in that folder. */
+static void give_log(const struct supervisor *s, const struct child *c)
+{
+    char path[PATH_MAX];
+    if (!child_log_path(c, s->cfg, path, sizeof path))
+        return;
+    int r = privileges_give_file(&s->privileges, path);
+    if (r < 0)
+        LOG(LOG_ERROR, "log_not_given", "%s path=\"%s\" user=%s error=\"%s\"", c->label, path,
+            s->privileges.user, strerror(-r));
 }
 
 static void start_shard(struct supervisor *s, struct child *c)
 {
     shard_shm_set_state(shm_of(s, c->number), SHARD_STATE_STARTING);
+    give_log(s, c);
+    distribution_skip(&s->distribution, &s->node, c->number);
     int r = child_fork(c);
     if (r == 0)
         run_shard(s, c);
@@ -113,6 +179,7 @@ static void start_shard(struct supervisor *s, struct child *c)
 static void start_announcer(struct supervisor *s)
 {
     s->announced = true;
+    give_log(s, &s->announcer);
     int r = child_fork(&s->announcer);
     if (r == 0)
         run_announcer(s, &s->announcer);
@@ -158,6 +225,7 @@ static void bury(struct supervisor *s, unsigned shard)
     if (s->plan.n > 1)
         from_it = mesh_bury(s->node.mesh, s->plan.n, s->node.ring_bytes, shard, &to_it);
     node_shared_bury(s->node.shared, shard);
+    guard_shm_bury(s->node.guard, shard);
     wake_others(s, shard);
     counters_clear_gauges(&shm_of(s, shard)->counters);
     if (s->plan.n > 1)
@@ -293,9 +361,32 @@ static void reopen_logs(struct supervisor *s)
     if (r < 0)
         LOG(LOG_ERROR, "log_not_reopened", "error=\"%s\"", strerror(-r));
     LOG(LOG_NOTICE, "log_reopened", "signal=USR1");
-    for (unsigned i = 0; i < s->plan.n; i++)
+    for (unsigned i = 0; i < s->plan.n; i++) {
+        give_log(s, &s->shards[i]);
         child_kill(&s->shards[i], SIGUSR1);
+    }
+    give_log(s, &s->announcer);
     child_kill(&s->announcer, SIGUSR1);
+}
+
+static int64_t now_unix_s(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ts.tv_sec;
+}
+
+static void read_again(struct supervisor *s)
+{
+    if (s->stopping != STOPPING_NO) {
+        LOG(LOG_NOTICE, "reload_not_done", "note=\"the gateway ends\"");
+        return;
+    }
+    int fd = reload(s->cfg, &s->files);
+    if (fd < 0)
+        return;
+    ticket_store_update(&s->tickets, s->cfg, s->files, now_unix_s());
+    distribution_begin(&s->distribution, &s->node, fd);
 }
 
 static void on_signal(struct supervisor *s, int sig)
@@ -305,10 +396,7 @@ static void on_signal(struct supervisor *s, int sig)
     case SIGTERM:
     case SIGINT: stop(s, sig); break;
     case SIGUSR1: reopen_logs(s); break;
-    case SIGHUP:
-        LOG(LOG_WARN, "reload_not_done",
-            "signal=HUP note=\"the configuration is read at start only: restart tgg\"");
-        break;
+    case SIGHUP: read_again(s); break;
     default: break;
     }
 }
@@ -401,6 +489,8 @@ static void on_time(struct supervisor *s)
         on_time_of(s, &s->shards[i], now_ms);
     on_time_of(s, &s->announcer, now_ms);
     look_at_shards(s, now_ms);
+    distribution_turn(&s->distribution, &s->node);
+    ticket_store_turn(&s->tickets, now_unix_s());
     if (s->stopping != STOPPING_NO)
         stop_announcer(s);
     else if (!s->announced && links_are_served(s))
@@ -411,6 +501,15 @@ static void on_time(struct supervisor *s)
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+/* At least a second from now: a key that could not be made is tried again then. */
+static uint64_t tickets_due_ms(const struct supervisor *s, uint64_t now_ms)
+{
+    int64_t due_unix_s = ticket_store_due_unix_s(&s->tickets), now = now_unix_s();
+    if (due_unix_s == INT64_MAX)
+        return UINT64_MAX;
+    return now_ms + (due_unix_s > now + 1 ? (uint64_t)(due_unix_s - now) : 1) * 1000;
 }
 
 static uint64_t next_ms(const struct supervisor *s, uint64_t now_ms)
@@ -424,7 +523,9 @@ static uint64_t next_ms(const struct supervisor *s, uint64_t now_ms)
         next = earlier(next, s->look_at_ms);
     if (!s->announced && s->stopping == STOPPING_NO)
         next = earlier(next, now_ms + LOOK_AT_START_MS);
-    return next;
+    if (distribution_waits(&s->distribution))
+        next = earlier(next, now_ms + DISTRIBUTION_RETRY_MS);
+    return earlier(next, tickets_due_ms(s, now_ms));
 }
 
 static void wait_and_handle(struct supervisor *s)
@@ -490,20 +591,66 @@ static void init_children(struct supervisor *s)
     child_init(&s->announcer, PROCESS_ANNOUNCER, 0, &entries[NODE_PROCESS_ANNOUNCER]);
 }
 
+/* As each child will do it: a folder that only root may enter is found out now, not by a shard. */
+static int check_log_of(const struct supervisor *s, const struct child *c, struct config_error *err)
+{
+    char path[PATH_MAX];
+    if (!child_log_path(c, s->cfg, path, sizeof path))
+        return 0;
+    int r = privileges_give_file(&s->privileges, path);
+    if (r == 0)
+        r = privileges_try_append(&s->privileges, path);
+    if (r < 0)
+        config_error_add(err, s->cfg->log.line.directory, "log", "directory",
+                         "%s: %s; expected a folder that [gateway] user (%s) can enter, and in it no "
+                         "files or its own",
+                         path, strerror(-r), s->privileges.user);
+    return r;
+}
+
+static int check_logs(const struct supervisor *s, struct config_error *err)
+{
+    int r = check_log_of(s, &s->announcer, err);
+    for (unsigned i = 0; i < s->plan.n && r == 0; i++)
+        r = check_log_of(s, &s->shards[i], err);
+    return r;
+}
+
+/* What it says, and what it names. */
+static int check(struct supervisor *s, struct config_error *err)
+{
+    int r_user = privileges_resolve(s->cfg, &s->privileges, err);
+    int r = check_files(s->cfg, (struct slice){NULL, 0}, &s->files, err);
+    return r_user < 0 ? r_user : r;
+}
+
 /* Everything that can be wrong, before anything is started. */
 static int set_up(struct supervisor *s, struct config_error *err)
 {
     snprintf(err->path, sizeof err->path, "%s", s->cfg->source_path);
     file_limit_raise();
-    int r = shard_plan_make(s->cfg, &s->plan, err);
-    if (r < 0 || (r = listeners_open(s->cfg, &s->plan, &s->listeners, err)) < 0)
+    int r = check(s, err);
+    if (r < 0)
+        s->status = EX_CONFIG;
+    if (r < 0 || (r = shard_plan_make(s->cfg, &s->plan, err)) < 0 ||
+        (r = listeners_open(s->cfg, &s->plan, &s->listeners, err)) < 0)
         return r;
+    if (s->privileges.change &&
+        (r = listeners_give_files(s->cfg, s->privileges.uid, s->privileges.gid)) < 0) {
+        config_error_add(err, 0, "", "", "socket files cannot be given to %s: %s", s->privileges.user,
+                         strerror(-r));
+        return r;
+    }
     if ((r = log_setup(s->cfg, "supervisor", "supervisor.log", err)) < 0)
         return r;
     if ((r = open_shm(s, err)) < 0 || (r = node_memory_make(s->cfg, s->plan.n, &s->node, err)) < 0)
         return r;
     fill_shm(s);
     init_children(s);
+    ticket_store_init(&s->tickets, s->cfg, s->node.tickets);
+    if ((r = check_logs(s, err)) < 0)
+        return r;
+    ticket_store_update(&s->tickets, s->cfg, s->files, now_unix_s());
     hash_init(); /* here, so that all shards hash alike: the names that they tell each other of */
     return 0;
 }
@@ -521,6 +668,11 @@ static void log_start(const struct supervisor *s)
     if (s->plan.cpus_short)
         LOG(LOG_WARN, "fewer_cpus_than_shards", "shards=%u cpus=\"%s\" note=\"some shards share one\"",
             s->plan.n, cfg->gateway.cpus);
+    LOG(LOG_NOTICE, "privileges", "user=%s sandbox=%s",
+        s->privileges.change ? s->privileges.user : "as_started", config_sandbox_name(cfg->gateway.sandbox));
+    if (s->privileges.ignored)
+        LOG(LOG_WARN, "user_not_changed", "user=%s note=\"only root can become another\"",
+            s->privileges.user);
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         const struct config_listen *l = &cfg->listen[i];
         LOG(LOG_NOTICE, "listening", "name=%s address=%s port=%" PRIu64 " protocol=%s", l->name, l->address,
@@ -543,12 +695,15 @@ static void run(struct supervisor *s)
 static void clean_up(struct supervisor *s)
 {
     listeners_close(&s->listeners);
+    distribution_fini(&s->distribution);
+    ticket_store_fini(&s->tickets);
     node_memory_free(&s->node);
+    files_free(s->files);
     node_shm_release(&s->shm);
     log_close();
 }
 
-int supervisor_run(const struct config *cfg, shard_main_fn *shard_main, announce_main_fn *announce_main)
+int supervisor_run(struct config *cfg, shard_main_fn *shard_main, announce_main_fn *announce_main)
 {
     struct config_error *err = calloc(1, sizeof *err);
     struct supervisor *s = calloc(1, sizeof *s);
@@ -559,12 +714,14 @@ int supervisor_run(const struct config *cfg, shard_main_fn *shard_main, announce
     s->cfg = cfg;
     s->shard_main = shard_main;
     s->announce_main = announce_main;
+    s->pid = getpid();
     listeners_init(&s->listeners);
+    distribution_init(&s->distribution);
     s->shm.fd = -1;
     block_signals(s); /* first: no signal may come before its handling */
     if (set_up(s, err) < 0) {
         config_error_print(stderr, err);
-        s->status = 1;
+        s->status = s->status != 0 ? s->status : 1;
     } else {
         run(s);
     }

@@ -24,6 +24,7 @@
 #include "base/hash.h"
 #include "common/listen_socket.h"
 #include "common/node_shm.h"
+#include "common/settings.h"
 
 #define SHARDS 3
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -38,10 +39,12 @@ struct played {
     int pid;
     unsigned starts;
     bool is_edge, is_link, own_estate_only, late; /* late: does not say that it runs */
-    bool end_well, ignore_stop, stand_still;
+    bool end_well, ignore_stop, stand_still, deaf;
     unsigned quits, terms;
     int cpu; /* -1: may run on several */
     uint64_t wakes, hash;
+    uint64_t generation, retry_after; /* of the last settings that came; as it was started with */
+    bool has_files;
 };
 
 static struct {
@@ -78,8 +81,22 @@ static void note_start(struct played *p, const struct shard_start *s)
     for (unsigned i = 0; i < n->n_shards; i++)
         p->own_estate_only &= (n->estates[i] != NULL) == (i == s->shard);
     p->quits = p->terms = 0;
+    p->generation = 0;
+    p->retry_after = s->cfg->gateway.retry_after;
     p->starts++;
     p->pid = getpid();
+}
+
+static void play_settings(struct played *p, const struct shard_start *s)
+{
+    struct files *files;
+    int fd = settings_receive(s->settings_fd, &p->generation);
+    if (fd < 0)
+        return;
+    p->has_files = files_open(fd, &files) == 0;
+    if (p->has_files)
+        files_free(files);
+    close(fd);
 }
 
 /* Returns whether it ends. */
@@ -108,6 +125,8 @@ static int play_shard(const struct shard_start *s)
         if (read(s->node->wake_fds[s->shard], &wakes, sizeof wakes) > 0)
             p->wakes += wakes;
         p->quits = s->shm->stacks;
+        if (!p->deaf)
+            play_settings(p, s);
         if (p->end_well)
             return p->end_well = false;
         if (play_signal(p, sigtimedwait(&set, NULL, &tick)))
@@ -183,6 +202,8 @@ static int tear_down(void **state)
         supervisor = 0;
     }
     snprintf(path, sizeof path, "%s/node.shm", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/conf", dir);
     unlink(path);
     rmdir(dir);
     munmap(play, sizeof *play);
@@ -405,6 +426,65 @@ static void a_stuck_shard_leaves_a_core_file(void **state)
     unlink(path);
 }
 
+static void write_conf(void)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/conf", dir);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    config_print(f, &cfg);
+    assert_int_equal(fclose(f), 0);
+    free(cfg.source_path);
+    cfg.source_path = strdup(path);
+}
+
+static void new_settings_reach_all_shards_and_their_successors(void **state)
+{
+    struct played *p = play->shards;
+    set("gateway", "retry_after", "20");
+    write_conf();
+    run();
+    assert_int_equal(p[1].retry_after, 20);
+    p[2].deaf = true;
+    set("gateway", "retry_after", "30");
+    write_conf();
+    kill(supervisor, SIGHUP);
+    WAIT_FOR(p[0].generation == 1 && p[1].generation == 1);
+    assert_true(p[0].has_files && p[1].has_files);
+    kill(p[2].pid, SIGKILL);
+    p[2].deaf = false;
+    WAIT_FOR(p[2].starts == 2);
+    assert_int_equal(p[2].retry_after, 30);
+    set("gateway", "retry_after", "40");
+    write_conf();
+    kill(supervisor, SIGHUP);
+    WAIT_FOR(p[0].generation == 2 && p[1].generation == 2 && p[2].generation == 2);
+    assert_int_equal(p[0].starts, 1);
+    FILE *f = fopen(cfg.source_path, "ae");
+    fputs("[gateway]\nno_such_key = 1\n", f);
+    fclose(f);
+    kill(supervisor, SIGHUP);
+    pause_ms(50);
+    kill(p[1].pid, SIGKILL);
+    WAIT_FOR(p[1].starts == 2);
+    assert_int_equal(p[1].retry_after, 40);
+    assert_int_equal(p[0].generation, 2);
+    assert_int_equal(end(SIGTERM), 0);
+}
+
+static void what_is_named_is_looked_at_first(void **state)
+{
+    set("gateway", "deny_list", "/does/not/exist");
+    supervisor = fork();
+    if (supervisor == 0) {
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(null, STDERR_FILENO);
+        _exit(supervisor_run(&cfg, play_shard, play_announcer));
+    }
+    assert_int_equal(wait_status(), 78);
+    assert_false(play->shards[0].starts > 0);
+}
+
 static void shards_that_do_not_end_are_killed(void **state)
 {
     run();
@@ -435,6 +515,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_announcer_comes_when_all_links_are_served, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stuck_shard_is_asked_then_killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stuck_shard_leaves_a_core_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(new_settings_reach_all_shards_and_their_successors, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_is_named_is_looked_at_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(shards_that_do_not_end_are_killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nobody_outlives_the_supervisor, set_up, tear_down),
     };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "proto/line/http_parse.h"
 
+#include "base/assert.h"
+
 /* Classes of bytes: RFC 9110 section 5.6.2 (token), section 5.5 (field values), RFC 3986 section 3.2.2
  * (host). */
 enum {
@@ -70,17 +72,28 @@ static struct slice trim(struct slice s)
     return s;
 }
 
+bool http_list_next(struct slice *rest, struct slice *ret)
+{
+    while (rest->len > 0) {
+        const uint8_t *comma = memchr(rest->data, ',', rest->len);
+        size_t n = comma == NULL ? rest->len : (size_t)(comma - rest->data);
+        struct slice item = trim((struct slice){rest->data, n});
+        n += comma != NULL;
+        rest->data += n;
+        rest->len -= n;
+        if (item.len > 0) {
+            *ret = item;
+            return true;
+        }
+    }
+    return false;
+}
+
 bool http_list_has(struct slice value, const char *token)
 {
-    while (value.len > 0) {
-        const uint8_t *comma = memchr(value.data, ',', value.len);
-        size_t n = comma == NULL ? value.len : (size_t)(comma - value.data);
-        if (http_slice_is(trim((struct slice){value.data, n}), token))
+    for (struct slice item; http_list_next(&value, &item);)
+        if (http_slice_is(item, token))
             return true;
-        n += comma != NULL;
-        value.data += n;
-        value.len -= n;
-    }
     return false;
 }
 
@@ -116,7 +129,7 @@ static bool is_empty_line(const uint8_t *data, size_t start, size_t at)
     return at > start && data[at - 1] == '\n';
 }
 
-/* Length of the head, 0 (more needed) or -400. */
+/* Looks at the bytes from *scanned to len: length of the head, 0 (it goes on) or -400. */
 static int find_end(const uint8_t *data, size_t start, size_t len, size_t *scanned)
 {
     size_t i = *scanned;
@@ -139,19 +152,35 @@ static int find_end(const uint8_t *data, size_t start, size_t len, size_t *scann
     return 0;
 }
 
-static int scan(const uint8_t *data, size_t len, size_t *scanned, size_t header_size_max)
+/* Whether the byte at `at`, the first that the request line has no room for, belongs to it. */
+static bool line_goes_on(const uint8_t *data, size_t start, size_t at)
 {
-    size_t n = len < header_size_max ? len : header_size_max;
-    if (n == 1 && data[0] == '\r')
+    return memchr(data + start, '\n', at - start) == NULL && data[at] != '\n' && data[at] != '\r';
+}
+
+static int scan(const uint8_t *data, size_t len, size_t *scanned, const struct http_limits *limits)
+{
+    size_t n = len < limits->head_size_max ? len : limits->head_size_max;
+    if (len == 1 && data[0] == '\r')
         return 0;
     size_t start = leading_line(data, n);
+    size_t line_n = n - start < limits->line_size_max ? n : start + limits->line_size_max;
     if (*scanned <= start + METHOD_LEN_MAX) {
-        int status = check_method(data + start, n - start);
+        int status = check_method(data + start, line_n - start);
         if (status < 0)
             return status;
     }
-    int r = find_end(data, start, n, scanned);
-    if (r == 0 && n == header_size_max)
+    int r = 0;
+    /* First as far as the request line may reach; that is passed once, so the search for its end is made
+     * once. */
+    if (*scanned <= line_n) {
+        r = find_end(data, start, line_n, scanned);
+        if (r == 0 && line_n < n && line_goes_on(data, start, line_n))
+            return -414;
+    }
+    if (r == 0)
+        r = find_end(data, start, n, scanned);
+    if (r == 0 && n == limits->head_size_max)
         return memchr(data + start, '\n', n - start) == NULL ? -414 : -431;
     return r;
 }
@@ -252,11 +281,12 @@ static int parse_version(struct slice s, struct http_request *ret)
         !is_digit(s.data[7]))
         return -400;
     ret->version = (struct slice){s.data + 5, 3};
-    return memcmp(ret->version.data, "1.1", 3) == 0 ? 0 : -505;
+    bool known = slice_eq_str(ret->version, "1.1") || slice_eq_str(ret->version, "1.0");
+    return known ? 0 : -505;
 }
 
-/* "GET target HTTP/1.1", single spaces. Bytes above 0x7F in the target are let through, as PHP's Gateway
- * does: nobody behind us reads the target as anything but bytes. */
+/* "GET target HTTP/1.1" (or 1.0: health checks of load balancers), single spaces. Bytes above 0x7F in the
+ * target are let through, as PHP's Gateway does: nobody behind us reads the target as anything but bytes. */
 static int parse_request_line(struct slice line, struct http_request *ret)
 {
     ret->method = (struct slice){line.data, 3}; /* check_method() */
@@ -285,14 +315,14 @@ static int parse_header(struct slice line, struct http_header *ret)
     return 0;
 }
 
-static int parse_headers(struct slice rest, struct http_request *ret)
+static int parse_headers(struct slice rest, unsigned headers_max, struct http_request *ret)
 {
     ret->n_headers = 0;
     for (;;) {
         struct slice line = take_folded_line(&rest);
         if (line.len == 0)
             return 0;
-        if (ret->n_headers == HTTP_HEADERS_MAX)
+        if (ret->n_headers == headers_max)
             return -431;
         int status = parse_header(line, &ret->headers[ret->n_headers]);
         if (status < 0)
@@ -325,6 +355,8 @@ static int check_headers(struct http_request *req)
         }
     }
     struct slice name;
+    if (host == NULL && slice_eq_str(req->version, "1.0"))
+        return 0;
     if (host == NULL || !split_host(*host, &name))
         return -400;
     if (req->host.len == 0) /* a host in the target wins: RFC 9112 section 3.2.2 */
@@ -332,16 +364,18 @@ static int check_headers(struct http_request *req)
     return 0;
 }
 
-int http_parse(uint8_t *data, size_t len, size_t *scanned, size_t header_size_max, struct http_request *ret)
+int http_parse(uint8_t *data, size_t len, size_t *scanned, const struct http_limits *limits,
+               struct http_request *ret)
 {
-    int head_len = scan(data, len, scanned, header_size_max);
+    ASSERT(limits->headers_max <= HTTP_HEADERS_MAX);
+    int head_len = scan(data, len, scanned, limits);
     if (head_len <= 0)
         return head_len;
     size_t start = leading_line(data, len);
     struct slice rest = {data + start, (size_t)head_len - start};
     int status = parse_request_line(take_line(&rest), ret);
     if (status == 0)
-        status = parse_headers(rest, ret);
+        status = parse_headers(rest, limits->headers_max, ret);
     if (status == 0)
         status = check_headers(ret);
     return status < 0 ? status : head_len;

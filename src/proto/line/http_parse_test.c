@@ -11,16 +11,18 @@
 #define LIMIT 2000
 
 static struct http_request req;
+static struct http_limits limits = {.line_size_max = LIMIT, .headers_max = HTTP_HEADERS_MAX};
 static uint8_t parsed[8192]; /* what req points into, once a check passed */
 
 /* Feeds the bytes up to each of `steps` lengths; the answer is that of the first call that is not 0. */
 static int parse_steps(const char *in, size_t first, size_t step, size_t len, size_t limit)
 {
     size_t scanned = 0;
+    limits.head_size_max = limit;
     for (size_t n = first;; n = n + step < len ? n + step : len) {
         uint8_t *exact = malloc(n > 0 ? n : 1);
         memcpy(exact, in, n);
-        int r = http_parse(exact, n, &scanned, limit, &req);
+        int r = http_parse(exact, n, &scanned, &limits, &req);
         if (r == 0)
             assert_memory_equal(exact, in, n);
         free(exact);
@@ -39,7 +41,7 @@ static int parse_len(const char *in, size_t len, size_t limit)
     size_t scanned = 0;
     assert_true(len <= sizeof parsed);
     memcpy(parsed, in, len);
-    assert_int_equal(http_parse(parsed, len, &scanned, limit, &req), want);
+    assert_int_equal(http_parse(parsed, len, &scanned, &limits, &req), want);
     return want;
 }
 
@@ -154,17 +156,102 @@ static void sizes_have_a_limit(void **state)
     assert_int_equal(parse_len("GET /aaaaaaaaaaaaaaaaaaaaaaaaaaa", 32, 32), -414);
 }
 
+/* The answer to a request whose line has `line_len` bytes when `line_max` are allowed, and how many bytes of
+ * it had to come before it was given. */
+static int parse_line_len(size_t line_len, size_t line_max, const char *end, size_t *ret_needed)
+{
+    char in[1000];
+    size_t scanned = 0, len = strlen("GET / HTTP/1.1");
+    assert_true(line_len >= len && line_len < 500);
+    memset(in, 'a', line_len);
+    memcpy(in, "GET /", 5);
+    memcpy(in + line_len - 9, " HTTP/1.1", 9);
+    len = line_len + (size_t)snprintf(in + line_len, sizeof in - line_len, "%sHost: a%s%s", end, end, end);
+    limits = (struct http_limits){LIMIT, line_max, HTTP_HEADERS_MAX};
+    int want = parse_len(in, len, LIMIT), r;
+    for (size_t n = 0; (r = http_parse((uint8_t *)in, n, &scanned, &limits, &req)) == 0; n++)
+        *ret_needed = n + 1;
+    assert_int_equal(r, want);
+    limits.line_size_max = LIMIT;
+    return want > 0 ? want - (int)len : want;
+}
+
+static void request_lines_have_a_limit(void **state)
+{
+    static const char *const ends[] = {"\r\n", "\n"};
+    size_t needed = 0;
+    for (size_t i = 0; i < 2; i++)
+        for (size_t max = 16; max < 60; max++) {
+            assert_int_equal(parse_line_len(max, max, ends[i], &needed), 0);
+            assert_int_equal(parse_line_len(max - 1, max, ends[i], &needed), 0);
+            for (size_t over = 1; over < 40; over++) {
+                assert_int_equal(parse_line_len(max + over, max, ends[i], &needed), -414);
+                assert_int_equal(needed, max + 1);
+            }
+        }
+}
+
+static void an_empty_line_before_it_is_not_of_the_request_line(void **state)
+{
+    limits.line_size_max = 16;
+    GOOD("\r\nGET /aa HTTP/1.1\r\nHost: a\r\n\r\n");
+    GOOD("\nGET /aa HTTP/1.1\nHost: a\r\n\r\n");
+    BAD(414, "\r\nGET /aaa HTTP/1.1\r\nHost: a\r\n\r\n");
+    limits.line_size_max = LIMIT;
+}
+
+/* What shows before the line is too long is said instead, what shows after it is not; and headers may be
+ * longer than the request line. */
+static void what_else_is_wrong_with_a_long_line(void **state)
+{
+    limits.line_size_max = 16;
+    BAD(400, "GET /\x01ttttttttttttttttttt");
+    BAD(400, "GET /aaaaaaaaaa\x01");
+    BAD(414, "GET /aaaaaaaaaaa\x01");
+    BAD(414, "GET /aaaaaaaaaaa\xFF");
+    BAD(400, "GET /aaaaaaaaaaa\rb");
+    BAD(414, "GET /aaaaaaaaaa\rb");
+    BAD(400, "GET /aaaaaaaaa\rb");
+    BAD(405, "POST /aaaaaaaaaaaaaaaa");
+    BAD(414, "averylongwordthatisnomethod");
+    GOOD("GET / HTTP/1.1\r\nHost: a.very.long.name.of.a.host\r\nX-Also-Longer: yes\r\n\r\n");
+    limits.line_size_max = 5;
+    BAD(414, "GET / HTTP/1.1\r\n");
+    limits.line_size_max = 0;
+    BAD(414, "G");
+    limits.line_size_max = LIMIT;
+}
+
+static void limits_may_change_between_calls(void **state)
+{
+    uint8_t in[] = "GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: a\r\n\r\n";
+    size_t len = sizeof in - 1, scanned = 0;
+    limits.head_size_max = LIMIT;
+    assert_int_equal(http_parse(in, 30, &scanned, &limits, &req), 0);
+    struct http_limits smaller = {25, 20, 1};
+    size_t as_it_was = scanned;
+    assert_int_equal(http_parse(in, 31, &scanned, &smaller, &req), -414);
+    scanned = as_it_was;
+    smaller = (struct http_limits){LIMIT, 20, 1}; /* the line was within its limit as far as it had come */
+    assert_int_equal(http_parse(in, len, &scanned, &smaller, &req), len);
+}
+
 static void headers_have_a_highest_number(void **state)
 {
-    char in[4096] = "GET / HTTP/1.1\r\nHost: a\r\n";
-    size_t len = strlen(in);
-    for (int i = 1; i < HTTP_HEADERS_MAX; i++, len += 6)
-        memcpy(in + len, "a: b\r\n", 6);
-    memcpy(in + len, "\r\n", 3);
-    assert_int_equal(parse_steps(in, 0, 7, len + 2, 4096), len + 2);
-    assert_int_equal(req.n_headers, HTTP_HEADERS_MAX);
-    memcpy(in + len, "a: b\r\n\r\n", 9);
-    assert_int_equal(parse_steps(in, 0, 7, len + 8, 4096), -431);
+    static const unsigned highest[] = {1, 2, 100, HTTP_HEADERS_MAX};
+    for (size_t h = 0; h < sizeof highest / sizeof highest[0]; h++) {
+        char in[4096] = "GET / HTTP/1.1\r\nHost: a\r\n";
+        size_t len = strlen(in);
+        limits.headers_max = highest[h];
+        for (unsigned i = 1; i < highest[h]; i++, len += 6)
+            memcpy(in + len, "a: b\r\n", 6);
+        memcpy(in + len, " \r\n\r\n", 6); /* folded: no header more */
+        assert_int_equal(parse_steps(in, 0, 7, len + 5, 4096), len + 5);
+        assert_int_equal(req.n_headers, highest[h]);
+        memcpy(in + len, "a: b\r\n\r\n", 9);
+        assert_int_equal(parse_steps(in, 0, 7, len + 8, 4096), -431);
+    }
+    limits.headers_max = HTTP_HEADERS_MAX;
 }
 
 /* --- The request line */
@@ -201,9 +288,17 @@ static void request_lines_that_are_wrong(void **state)
 
 static void other_versions(void **state)
 {
-    BAD(505, "GET / HTTP/1.0\r\n\r\n");
+    BAD(505, "GET / HTTP/0.9\r\n\r\n");
     BAD(505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n");
     BAD(505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n");
+}
+
+/* Health checks come in it, and need no Host there. */
+static void the_older_version(void **state)
+{
+    GOOD("GET / HTTP/1.0\r\n\r\n");
+    GOOD("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    BAD(400, "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n");
 }
 
 static void targets(void **state)
@@ -335,12 +430,13 @@ static void bodies_are_refused(void **state)
 /* A byte that was looked at is not looked at again. */
 static void nothing_is_scanned_twice(void **state)
 {
+    limits.head_size_max = LIMIT;
     uint8_t in[] = "GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa HTTP/1.1\r\nHost: a\r\n\r\n";
     size_t scanned = 0;
-    assert_int_equal(http_parse(in, 40, &scanned, LIMIT, &req), 0);
+    assert_int_equal(http_parse(in, 40, &scanned, &limits, &req), 0);
     assert_int_equal(scanned, 40);
     in[30] = '\0';
-    assert_int_equal(http_parse(in, 60, &scanned, LIMIT, &req), 0);
+    assert_int_equal(http_parse(in, 60, &scanned, &limits, &req), 0);
     assert_int_equal(scanned, 60);
 }
 
@@ -357,6 +453,19 @@ static void lists(void **state)
             http_list_has((struct slice){(const uint8_t *)has_not[i], strlen(has_not[i])}, "upgrade"));
 }
 
+static void elements_of_a_list(void **state)
+{
+    struct slice rest = SLICE_STR(" ,a , b c\t,,\"d,e\" ,"), item;
+    static const char *const want[] = {"a", "b c", "\"d", "e\""};
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        assert_true(http_list_next(&rest, &item));
+        assert_true(slice_eq_str(item, want[i]));
+    }
+    assert_false(http_list_next(&rest, &item));
+    assert_false(http_list_next(&rest, &item));
+    assert_true(slice_eq_str(item, want[3]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,9 +476,14 @@ int main(void)
         cmocka_unit_test(garbage_is_known_by_its_first_bytes),
         cmocka_unit_test(other_methods_are_refused_at_their_end),
         cmocka_unit_test(sizes_have_a_limit),
+        cmocka_unit_test(request_lines_have_a_limit),
+        cmocka_unit_test(an_empty_line_before_it_is_not_of_the_request_line),
+        cmocka_unit_test(what_else_is_wrong_with_a_long_line),
+        cmocka_unit_test(limits_may_change_between_calls),
         cmocka_unit_test(headers_have_a_highest_number),
         cmocka_unit_test(request_lines_that_are_wrong),
         cmocka_unit_test(other_versions),
+        cmocka_unit_test(the_older_version),
         cmocka_unit_test(targets),
         cmocka_unit_test(values_are_trimmed_and_names_kept),
         cmocka_unit_test(folded_values_are_joined_by_spaces),
@@ -380,6 +494,7 @@ int main(void)
         cmocka_unit_test(bodies_are_refused),
         cmocka_unit_test(nothing_is_scanned_twice),
         cmocka_unit_test(lists),
+        cmocka_unit_test(elements_of_a_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 
 #define FIN      0x80
 #define RSV      0x70
+#define RSV1     WS_OP_COMPRESSED
 #define OPCODE   0x0F
 #define CONTROL  0x08 /* bit of an opcode */
 #define MASKED   0x80 /* byte 1 */
@@ -45,11 +46,19 @@ struct header {
     uint64_t payload_len;
 };
 
+/* RFC 7692 section 6: RSV1 stands on the first frame of a data message, where it was agreed on. */
+static bool reserved_bits_ok(const struct ws_rules *rules, uint8_t b)
+{
+    if ((b & RSV) == 0)
+        return true;
+    return rules->deflate && (b & RSV) == RSV1 && (b & CONTROL) == 0 && (b & OPCODE) != WS_OP_CONTINUATION;
+}
+
 /* Byte 0: NULL or what is wrong with it, after what came before. */
-static const char *check_first_byte(const struct ws_decoder *d, uint8_t b)
+static const char *check_first_byte(const struct ws_decoder *d, const struct ws_rules *rules, uint8_t b)
 {
     unsigned opcode = b & OPCODE;
-    if (b & RSV)
+    if (!reserved_bits_ok(rules, b))
         return "reserved bit set";
     if (opcode & CONTROL) {
         if (opcode > WS_OP_PONG)
@@ -63,13 +72,19 @@ static const char *check_first_byte(const struct ws_decoder *d, uint8_t b)
     return d->opcode == 0 ? NULL : "new message inside a fragmented one";
 }
 
-/* Reads as much of the header at p as is here (have >= 1 bytes); NULL or what is wrong with it. */
-static const char *read_header(const struct ws_decoder *d, const uint8_t *p, size_t have, struct header *ret)
+/* Also told by byte 0, which has passed check_first_byte. */
+static bool too_many_fragments(const struct ws_decoder *d, const struct ws_rules *rules, uint8_t b)
+{
+    return (b & OPCODE) == WS_OP_CONTINUATION && rules->fragments_max != 0 &&
+           d->fragments >= rules->fragments_max;
+}
+
+/* Reads as much of the header at p as is here, behind its checked byte 0; NULL or what is wrong with it. */
+static const char *read_lengths(const uint8_t *p, size_t have, struct header *ret)
 {
     ret->len = 0;
-    const char *why = check_first_byte(d, p[0]);
-    if (why != NULL || have < 2)
-        return why;
+    if (have < 2)
+        return NULL;
     if ((p[1] & MASKED) == 0)
         return "frame without mask";
     uint64_t payload_len = p[1] & 0x7F;
@@ -91,9 +106,10 @@ static const char *read_header(const struct ws_decoder *d, const uint8_t *p, siz
 }
 
 /* Over the limit? Known before the masking key is here. Control frames have their own limit. */
-static bool too_big(const struct ws_decoder *d, uint8_t first_byte, uint64_t payload_len,
-                    uint64_t message_size_max)
+static bool too_big(const struct ws_decoder *d, const struct ws_rules *rules, uint8_t first_byte,
+                    uint64_t payload_len)
 {
+    uint64_t message_size_max = rules->message_size_max;
     uint64_t before = d->opcode != 0 ? d->message_len : 0;
     return (first_byte & CONTROL) == 0 &&
            (before > message_size_max || payload_len > message_size_max - before);
@@ -112,16 +128,41 @@ static void start_frame(struct ws_decoder *d, uint8_t first_byte, uint64_t paylo
     if (opcode != WS_OP_CONTINUATION) {
         d->opcode = (uint8_t)opcode;
         d->first = 1;
+        d->compressed = (first_byte & RSV1) != 0;
         d->text_state = UTF8_ACCEPT;
         d->message_len = 0;
+        d->fragments = 0;
     }
+    d->fragments++;
     d->message_len += payload_len;
 }
 
+/* The checks stand in the order of the bytes that they look at, so that the same one fails however the input
+ * is cut. Close code, *ret_why; or 0. */
+static unsigned read_header(const struct ws_decoder *d, const struct ws_rules *rules, const uint8_t *p,
+                            size_t have, struct header *ret, const char **ret_why)
+{
+    *ret_why = check_first_byte(d, rules, p[0]);
+    if (*ret_why != NULL)
+        return WS_CLOSE_PROTOCOL;
+    if (too_many_fragments(d, rules, p[0])) {
+        *ret_why = "too many fragments";
+        return WS_CLOSE_POLICY;
+    }
+    *ret_why = read_lengths(p, have, ret);
+    if (*ret_why != NULL)
+        return WS_CLOSE_PROTOCOL;
+    if (ret->len > 0 && too_big(d, rules, p[0], ret->payload_len)) {
+        *ret_why = "message too big";
+        return WS_CLOSE_TOO_BIG;
+    }
+    return 0;
+}
+
 /* Takes header bytes from data[*pos..len). The frame is started when its header is whole; else all bytes are
- * used and kept. NULL in *ret_why: no error. */
-static unsigned take_header(struct ws_decoder *d, uint64_t message_size_max, const uint8_t *data, size_t len,
-                            size_t *pos, const char **ret_why)
+ * used and kept. Returns a close code and *ret_why, or 0. */
+static unsigned take_header(struct ws_decoder *d, const struct ws_rules *rules, const uint8_t *data,
+                            size_t len, size_t *pos, const char **ret_why)
 {
     struct header h;
     const uint8_t *p = data + *pos;
@@ -132,13 +173,9 @@ static unsigned take_header(struct ws_decoder *d, uint64_t message_size_max, con
         p = d->header;
         have = kept + n;
     }
-    *ret_why = read_header(d, p, have, &h);
-    if (*ret_why != NULL)
-        return WS_CLOSE_PROTOCOL;
-    if (h.len > 0 && too_big(d, p[0], h.payload_len, message_size_max)) {
-        *ret_why = "message too big";
-        return WS_CLOSE_TOO_BIG;
-    }
+    unsigned code = read_header(d, rules, p, have, &h, ret_why);
+    if (code != 0)
+        return code;
     if (h.len > 0 && have >= h.len) {
         *pos += h.len - kept;
         start_frame(d, p[0], h.payload_len, p + h.len - 4);
@@ -239,7 +276,7 @@ static enum ws_event take_data(struct ws_decoder *d, uint8_t *data, size_t len, 
     uint8_t *p = data + *pos;
     size_t n = len - *pos < d->left ? len - *pos : (size_t)d->left;
     *pos += n;
-    if (d->opcode == WS_OP_BINARY)
+    if (d->opcode == WS_OP_BINARY || d->compressed)
         ws_mask_seen(p, n, d->key);
     else if (!unmask_text(d, p, n))
         return fail(ret, WS_CLOSE_BAD_DATA, "text is not UTF-8");
@@ -255,14 +292,19 @@ static enum ws_event take_data(struct ws_decoder *d, uint8_t *data, size_t len, 
         d->opcode = 0;
     if (n == 0 && !last)
         return WS_NEED_MORE; /* a fragment without bytes tells nobody anything */
-    *ret = (struct ws_piece){.data = p, .len = n, .opcode = (uint8_t)opcode, .first = d->first, .last = last};
+    *ret = (struct ws_piece){.data = p,
+                             .len = n,
+                             .opcode = (uint8_t)opcode,
+                             .first = d->first,
+                             .last = last,
+                             .compressed = d->compressed};
     d->first = 0;
     return WS_DATA;
 }
 
 /* --- The decoder */
 
-__attribute__((noinline)) static enum ws_event decode_any(struct ws_decoder *d, uint64_t message_size_max,
+__attribute__((noinline)) static enum ws_event decode_any(struct ws_decoder *d, const struct ws_rules *rules,
                                                           uint8_t *data, size_t len, size_t *ret_used,
                                                           struct ws_piece *ret)
 {
@@ -271,7 +313,7 @@ __attribute__((noinline)) static enum ws_event decode_any(struct ws_decoder *d, 
     while (event == WS_NEED_MORE && pos < len) {
         if (d->frame == 0) {
             const char *why;
-            unsigned code = take_header(d, message_size_max, data, len, &pos, &why);
+            unsigned code = take_header(d, rules, data, len, &pos, &why);
             if (code != 0)
                 event = fail(ret, code, why);
         }
@@ -296,16 +338,18 @@ static inline enum ws_event whole_message(uint8_t first_byte, uint8_t *payload, 
 }
 
 /* The way of nearly every message: it stands in data from its header to its end, in one frame of up to 64 KB.
- * It leaves no trace in the decoder. All else, errors too, goes the long way. */
-enum ws_event ws_decode(struct ws_decoder *d, uint64_t message_size_max, uint8_t *data, size_t len,
+ * It leaves no trace in the decoder. All else goes the long way: errors too, and compressed messages, next to
+ * whose decompression that is nothing. */
+enum ws_event ws_decode(struct ws_decoder *d, const struct ws_rules *rules, uint8_t *data, size_t len,
                         size_t *ret_used, struct ws_piece *ret)
 {
     if (!LIKELY(len >= 6 && ws_decoder_idle(d)))
-        return decode_any(d, message_size_max, data, len, ret_used, ret);
+        return decode_any(d, rules, data, len, ret_used, ret);
+    uint64_t size_max = rules->message_size_max;
     uint8_t first_byte = data[0];
     size_t n = data[1] ^ MASKED, header_len = 6; /* without MASKED n is more than any length */
     if ((uint8_t)(first_byte - (FIN | WS_OP_TEXT)) > WS_OP_BINARY - WS_OP_TEXT)
-        return decode_any(d, message_size_max, data, len, ret_used, ret);
+        return decode_any(d, rules, data, len, ret_used, ret);
     if (n == 126 && len >= 8) {
         header_len = 8;
         n = (size_t)data[2] << 8 | data[3];
@@ -314,8 +358,8 @@ enum ws_event ws_decode(struct ws_decoder *d, uint64_t message_size_max, uint8_t
     } else if (n >= 126) {
         n = SIZE_MAX;
     }
-    if (!LIKELY(n <= len - header_len && n <= message_size_max))
-        return decode_any(d, message_size_max, data, len, ret_used, ret);
+    if (!LIKELY(n <= len - header_len && n <= size_max))
+        return decode_any(d, rules, data, len, ret_used, ret);
     *ret_used = header_len + n;
     return whole_message(first_byte, data + header_len, n, ret);
 }
@@ -324,7 +368,7 @@ enum ws_event ws_decode(struct ws_decoder *d, uint64_t message_size_max, uint8_t
 
 static size_t put_header(uint8_t *out, unsigned opcode, uint64_t payload_len, uint8_t masked)
 {
-    ASSERT(opcode <= WS_OP_PONG);
+    ASSERT((opcode & ~(unsigned)WS_OP_COMPRESSED) <= (opcode & WS_OP_COMPRESSED ? WS_OP_BINARY : WS_OP_PONG));
     out[0] = (uint8_t)(FIN | opcode);
     if (payload_len < 126) {
         out[1] = (uint8_t)(masked | payload_len);

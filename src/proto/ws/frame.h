@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* WebSocket frames, the server's side (RFC 6455 sections 5 to 8; no extension). Pure: bytes in, events out.
+/* WebSocket frames, the server's side (RFC 6455 sections 5 to 8; RSV1 as RFC 7692 section 6 has it). Pure:
+ * bytes in, events out.
  *
  *   byte 0   FIN RSV1 RSV2 RSV3 opcode(4)
  *   byte 1   MASK length(7)           126: 2 more bytes of length follow, 127: 8 more, big-endian
@@ -13,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum ws_opcode {
     WS_OP_CONTINUATION = 0x0,
@@ -46,6 +48,14 @@ enum ws_event {
     WS_ERROR, /* code to close with, why. Nothing after it is to be decoded */
 };
 
+/* What a connection may do. Constant while a message is under way. */
+struct ws_rules {
+    uint64_t message_size_max; /* bytes of a message as they come (compressed ones: compressed) */
+    uint32_t fragments_max;    /* frames of one message, empty ones included; over that 1008. 0: no limit */
+    bool deflate;              /* permessage-deflate was agreed: RSV1 of a message's first frame says that it
+                                * is compressed */
+};
+
 /* What an event tells. Pointers go into the bytes given to ws_decode or into the decoder, and are valid until
  * the next call or until those bytes change. */
 struct ws_piece {
@@ -54,6 +64,7 @@ struct ws_piece {
     uint8_t opcode;  /* WS_OP_TEXT or WS_OP_BINARY, the message's, with each of its pieces */
     bool first;      /* starts the message */
     bool last;       /* ends the message */
+    bool compressed; /* RSV1 of the message: its text is not checked for UTF-8 */
     uint16_t code;   /* WS_CLOSE, WS_ERROR */
     const char *why; /* WS_ERROR: static text for the log */
 };
@@ -76,12 +87,14 @@ struct ws_decoder {
     };
     uint8_t control_len; /* bytes in control */
     uint8_t text_state;  /* utf8_feed's */
+    bool compressed;     /* the message under way */
     uint8_t header[WS_HEADER_MAX];
-    uint32_t key;  /* masking key, as it lies in memory, turned to the next byte */
-    uint64_t left; /* of the frame's payload */
-    uint64_t
-        message_len; /* bytes of the message, those of the current frame that are still to come included */
-    uint8_t control[WS_CONTROL_MAX];
+    uint32_t key;       /* masking key, as it lies in memory, turned to the next byte */
+    uint32_t fragments; /* frames of the message under way that have begun */
+    uint64_t left;      /* of the frame's payload */
+    /* Bytes of the message under way, those of its current frame that are still to come included. */
+    uint64_t message_len;
+    uint8_t control[WS_CONTROL_MAX]; /* need not be zero between messages */
 };
 
 /* Whether the decoder remembers nothing: then it may be thrown away, and a zeroed one takes its place. */
@@ -90,18 +103,36 @@ static inline bool ws_decoder_idle(const struct ws_decoder *d)
     return d->pending == 0;
 }
 
+/* Between messages, whatever d was before. Costs less than an assignment: the bytes of control are left. */
+static inline void ws_decoder_init(struct ws_decoder *d)
+{
+    memset(d, 0, offsetof(struct ws_decoder, control));
+}
+
+/* Whether a data message has begun and not ended (control frames are no part of it): what a deadline for
+ * slow messages looks at. */
+static inline bool ws_decoder_in_message(const struct ws_decoder *d)
+{
+    return d->opcode != 0;
+}
+
 /* Decodes up to the first event. data is unmasked in place, so every byte is given once. *ret_used: bytes
  * used, set with every event; while it is less than len, call again with the rest (not after WS_CLOSE and
  * WS_ERROR). *ret is set for every event but WS_NEED_MORE.
  *
  * Errors come as soon as the byte that shows them is here: 1002 for what breaks the framing (section 5, with
  * lengths not in their shortest form, close codes outside section 7.4), 1007 for text or a close reason that
- * is not UTF-8, 1009 for a message over message_size_max bytes, told by its frames' headers. Pieces of a
- * message that has an error later on may have been handed out: it never gets its `last`. */
-enum ws_event ws_decode(struct ws_decoder *d, uint64_t message_size_max, uint8_t *data, size_t len,
+ * is not UTF-8, 1009 for a message over message_size_max bytes, told by its frames' headers, 1008 for one of
+ * too many frames. Pieces of a message that has an error later on may have been handed out: it never gets its
+ * `last`. */
+enum ws_event ws_decode(struct ws_decoder *d, const struct ws_rules *rules, uint8_t *data, size_t len,
                         size_t *ret_used, struct ws_piece *ret);
 
-/* Header of an unfragmented server frame; out has room for WS_OUT_HEADER_MAX. Returns its length. */
+/* In an opcode: the message is compressed (RSV1). Text and binary only. */
+#define WS_OP_COMPRESSED 0x40
+
+/* Header of an unfragmented server frame (opcode may have WS_OP_COMPRESSED); out has room for
+ * WS_OUT_HEADER_MAX. Returns its length. */
 size_t ws_frame_header(uint8_t *out, unsigned opcode, uint64_t payload_len);
 
 /* The same for a client (tests and load tools): with a masking key; out has room for WS_HEADER_MAX. */

@@ -13,6 +13,9 @@
 
 #define LIMIT 100000
 
+static const struct ws_rules plain = {.message_size_max = LIMIT},
+                             deflate = {.message_size_max = LIMIT, .deflate = true};
+
 /* --- Input: what a client sends */
 
 static const uint8_t key[4] = {0x37, 0xFA, 0x21, 0x3D};
@@ -33,12 +36,13 @@ static void add_str(struct bytes *in, uint8_t first_byte, const char *payload)
     add_frame(in, first_byte, payload, strlen(payload));
 }
 
-/* --- Output: a transcript, in which a message is one line however many pieces it came in. */
+/* --- Output: a transcript, in which a message is one line however many pieces it came in, in capitals when
+ * it is compressed. */
 
 struct run {
     struct ws_decoder decoder;
     struct bytes log, message;
-    uint64_t limit;
+    struct ws_rules rules;
     bool over; /* a close or an error: nothing more is decoded */
 };
 
@@ -52,13 +56,18 @@ static void log_payload(struct run *r, const char *what, const uint8_t *data, si
 static void log_data(struct run *r, const struct ws_piece *p)
 {
     assert_int_equal(p->first, r->message.len == 0);
-    bytes_append_byte(&r->message, p->opcode == WS_OP_TEXT ? 't' : 'b');
-    r->message.len -= r->message.len > 1; /* one letter in front, at the first piece only */
+    char kind = p->opcode == WS_OP_TEXT ? 't' : 'b';
+    if (p->compressed)
+        kind = p->opcode == WS_OP_TEXT ? 'T' : 'B';
+    if (p->first)
+        bytes_append_byte(&r->message, (uint8_t)kind); /* one letter in front */
+    assert_int_equal(r->message.data[0], kind);
     bytes_append(&r->message, p->data, p->len);
     assert_true(p->len > 0 || p->last);
     if (!p->last)
         return;
-    log_payload(r, r->message.data[0] == 't' ? "text" : "binary", r->message.data + 1, r->message.len - 1);
+    static const char *const names[] = {['t'] = "text", ['b'] = "binary", ['T'] = "TEXT", ['B'] = "BINARY"};
+    log_payload(r, names[r->message.data[0]], r->message.data + 1, r->message.len - 1);
     bytes_clear(&r->message);
 }
 
@@ -90,7 +99,7 @@ static void feed(struct run *r, const uint8_t *data, size_t len)
     for (size_t pos = 0; pos < len && !r->over;) {
         struct ws_piece piece;
         size_t used = SIZE_MAX;
-        enum ws_event event = ws_decode(&r->decoder, r->limit, copy + pos, len - pos, &used, &piece);
+        enum ws_event event = ws_decode(&r->decoder, &r->rules, copy + pos, len - pos, &used, &piece);
         assert_true(used <= len - pos);
         pos += used;
         log_event(r, event, &piece);
@@ -108,24 +117,29 @@ static void check_log(struct run *r, const char *want)
     bytes_fini(&r->message);
 }
 
-static void check_limit(struct bytes *in, uint64_t limit, const char *want)
+/* In one piece, cut in two at every place, and byte by byte. */
+static void check_rules(struct bytes *in, const struct ws_rules *rules, const char *want)
 {
     for (size_t split = 0; split <= in->len; split += split < 300 || in->len < 2000 ? 1 : 61) {
-        struct run r = {.limit = limit};
+        struct run r = {.rules = *rules};
         feed(&r, in->data, split);
         feed(&r, in->data + split, in->len - split);
         check_log(&r, want);
     }
-    struct run r = {.limit = limit};
+    struct run r = {.rules = *rules};
     for (size_t i = 0; i < in->len; i++)
         feed(&r, in->data + i, 1);
     check_log(&r, want);
 }
 
-/* In one piece, cut in two at every place, and byte by byte. */
+static void check_limit(struct bytes *in, uint64_t limit, const char *want)
+{
+    check_rules(in, &(struct ws_rules){.message_size_max = limit}, want);
+}
+
 static void check(struct bytes *in, const char *want)
 {
-    check_limit(in, LIMIT, want);
+    check_rules(in, &plain, want);
     bytes_fini(in);
 }
 
@@ -207,6 +221,114 @@ static void every_reserved_bit_with_every_opcode(void **state)
     for (unsigned b = 0; b < 256; b++)
         if (b & 0x70)
             check_frame((uint8_t)b, "x", "error 1002\n");
+}
+
+/* With permessage-deflate RSV1 stands on the first frame of a text or binary message; RSV2 and RSV3 nowhere.
+ */
+static void every_reserved_bit_with_every_opcode_and_deflate(void **state)
+{
+    for (unsigned b = 0; b < 256; b++) {
+        struct bytes in = {0};
+        bool good = (b & 0x7F) == 0x41 || (b & 0x7F) == 0x42, fin = b & 0x80;
+        if ((b & 0x70) == 0)
+            continue;
+        add_str(&in, (uint8_t)b, "x");
+        check_rules(&in, &deflate,
+                    !good       ? "error 1002\n"
+                    : !fin      ? ""
+                    : b == 0xC1 ? "TEXT[1]x\n"
+                                : "BINARY[1]x\n");
+        bytes_fini(&in);
+    }
+}
+
+/* Inside a message, which itself is compressed or not. */
+static void every_reserved_bit_on_continuations(void **state)
+{
+    for (unsigned first = 0x01; first <= 0x41; first += 0x40) {
+        for (unsigned b = 0; b < 256; b++) {
+            struct bytes in = {0};
+            const char *want = "error 1002\n";
+            if (b == 0x80)
+                want = first == 0x01 ? "text[2]ab\n" : "TEXT[2]ab\n";
+            else if (b == 0x89)
+                want = "ping[1]b\n";
+            else if (b == 0x8A)
+                want = "pong[1]b\n";
+            else if (b == 0x00)
+                want = "";
+            add_str(&in, (uint8_t)first, "a");
+            add_str(&in, (uint8_t)b, "b"); /* a close frame of one byte is an error, too */
+            check_rules(&in, &deflate, want);
+            bytes_fini(&in);
+        }
+    }
+}
+
+/* Every length form again, where the long way is taken that plain messages do not take. */
+static void compressed_messages_of_every_length_form(void **state)
+{
+    static const size_t lengths[] = {0, 1, 125, 126, 127, 65535, 65536, 70001};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        struct bytes in = {0}, payload = {0};
+        for (size_t k = 0; k < lengths[i]; k++)
+            bytes_append_byte(&payload, (uint8_t)('a' + k % 23));
+        add_frame(&in, i & 1 ? 0xC1 : 0xC2, payload.data, payload.len);
+        char want[300];
+        snprintf(want, sizeof want, "%s[%zu]%.*s\n", i & 1 ? "TEXT" : "BINARY", payload.len,
+                 payload.len < 200 ? (int)payload.len : 200, payload.len > 0 ? (char *)payload.data : "");
+        check_rules(&in, &deflate, want);
+        bytes_fini(&in);
+        bytes_fini(&payload);
+    }
+    struct bytes in = {0};
+    bytes_append(&in, "\xC1\xFE\x00\x7D", 4);
+    check_rules(&in, &deflate, "error 1002\n");
+    bytes_clear(&in);
+    bytes_append(&in, "\xC1\x01x", 3);
+    check_rules(&in, &deflate, "error 1002\n");
+    bytes_clear(&in);
+    bytes_append(&in, "\xC2\xFF\x00\x00\x00\x00\x00\x01\x86\xA1", 10);
+    check_rules(&in, &deflate, "error 1009\n");
+    bytes_fini(&in);
+}
+
+static void compressed_and_plain_messages_by_turns(void **state)
+{
+    struct bytes in = {0};
+    add_str(&in, 0x41, "a");
+    add_str(&in, 0x89, "p");
+    add_str(&in, 0x00, "");
+    add_str(&in, 0x80, "b");
+    add_str(&in, 0x81, "c");
+    add_str(&in, 0xC2, "d");
+    add_str(&in, 0x01, "e");
+    add_str(&in, 0x80, "f");
+    add_str(&in, 0x42, "");
+    add_str(&in, 0x80, "");
+    add_str(&in, 0x82, "g");
+    check_rules(&in, &deflate,
+                "ping[1]p\nTEXT[2]ab\ntext[1]c\nBINARY[1]d\ntext[2]ef\nBINARY[0]\nbinary[1]g\n");
+    bytes_fini(&in);
+}
+
+/* What is compressed is no text yet; what is not, is checked also on a connection with deflate. */
+static void compressed_text_is_not_checked(void **state)
+{
+    struct bytes in = {0};
+    add_str(&in, 0xC1, "\xFF\xC3");
+    add_str(&in, 0x41, "\x80");
+    add_str(&in, 0x80, "\xE4");
+    add_str(&in, 0x81, "\xC3\xBC");
+    add_str(&in, 0x81, "\xC3");
+    check_rules(&in, &deflate, "TEXT[2]\xFF\xC3\nTEXT[2]\x80\xE4\ntext[2]\xC3\xBC\nerror 1007\n");
+    bytes_clear(&in);
+    add_str(&in, 0x41, "a");
+    add_str(&in, 0x80, "b");
+    add_str(&in, 0x01, "\xC3");
+    add_str(&in, 0x80, "c");
+    check_rules(&in, &deflate, "TEXT[2]ab\nerror 1007\n");
+    bytes_fini(&in);
 }
 
 /* The first byte alone tells. */
@@ -294,14 +416,66 @@ static void the_limit_may_shrink_within_a_message(void **state)
 {
     struct bytes in = {0};
     add_str(&in, 0x01, "12345678");
-    struct run r = {.limit = 10};
+    struct run r = {.rules = {.message_size_max = 10}};
     feed(&r, in.data, in.len);
     assert_false(r.over);
     bytes_clear(&in);
     add_str(&in, 0x80, "9");
-    r.limit = 5;
+    r.rules.message_size_max = 5;
     feed(&r, in.data, in.len);
     check_log(&r, "error 1009\n");
+    bytes_fini(&in);
+}
+
+static void frames_of_a_message_have_a_limit(void **state)
+{
+    struct bytes in = {0};
+    add_str(&in, 0x01, "");
+    add_str(&in, 0x00, "");
+    add_str(&in, 0x89, "");
+    add_str(&in, 0x80, "x");
+    add_str(&in, 0x02, "y");
+    add_str(&in, 0x00, "");
+    add_str(&in, 0x80, "");
+    struct ws_rules rules = {.message_size_max = LIMIT, .fragments_max = 3};
+    check_rules(&in, &rules, "ping[0]\ntext[1]x\nbinary[1]y\n");
+    rules.fragments_max = 2;
+    check_rules(&in, &rules, "ping[0]\nerror 1008\n");
+    rules.fragments_max = 1;
+    check_rules(&in, &rules, "error 1008\n");
+    rules.fragments_max = 0;
+    check_rules(&in, &rules, "ping[0]\ntext[1]x\nbinary[1]y\n");
+    rules = (struct ws_rules){.message_size_max = LIMIT, .fragments_max = 2, .deflate = true};
+    in.data[0] |= 0x40;
+    check_rules(&in, &rules, "ping[0]\nerror 1008\n");
+    bytes_fini(&in);
+}
+
+static void one_frame_messages_pass_any_limit_of_frames(void **state)
+{
+    struct bytes in = {0};
+    for (int i = 0; i < 5; i++)
+        add_str(&in, 0x81, "m");
+    check_rules(&in, &(struct ws_rules){.message_size_max = LIMIT, .fragments_max = 1},
+                "text[1]m\ntext[1]m\ntext[1]m\ntext[1]m\ntext[1]m\n");
+    bytes_fini(&in);
+}
+
+/* One frame too many is known by its first byte, before whatever else is wrong with it; an error of the
+ * framing goes first. */
+static void the_frame_too_many_is_said_by_its_first_byte(void **state)
+{
+    struct ws_rules rules = {.message_size_max = 2, .fragments_max = 1};
+    struct bytes in = {0};
+    add_str(&in, 0x01, "ab");
+    bytes_append_byte(&in, 0x80);
+    check_rules(&in, &rules, "error 1008\n");
+    bytes_append_byte(&in, 0x05); /* no mask, and too big */
+    check_rules(&in, &rules, "error 1008\n");
+    in.data[in.len - 2] = 0xA0;
+    check_rules(&in, &rules, "error 1002\n");
+    in.data[in.len - 2] = 0x81;
+    check_rules(&in, &rules, "error 1002\n");
     bytes_fini(&in);
 }
 
@@ -443,7 +617,7 @@ static void bad_text_is_said_at_its_first_bad_byte(void **state)
     struct bytes in = {0};
     add_frame(&in, 0x81, text, sizeof text - 1);
     for (size_t n = 0; n < in.len; n++) {
-        struct run r = {.limit = LIMIT};
+        struct run r = {.rules = plain};
         feed(&r, in.data, n);
         assert_int_equal(r.over, n >= 6 + 13);
         assert_int_equal(r.log.len, r.over ? strlen("error 1007\n") : 0);
@@ -462,13 +636,13 @@ static void long_text_is_checked_in_parts(void **state)
         memcpy(text + at, "\xF0\x9F\x98\x80", 4);
         add_frame(&in, 0x01, text, sizeof text);
         add_str(&in, 0x80, "end");
-        struct run good = {.limit = LIMIT};
+        struct run good = {.rules = plain};
         feed(&good, in.data, in.len);
         assert_memory_equal(good.log.data, "text[30003]", 11);
         bytes_fini(&good.log);
         bytes_fini(&good.message);
         in.data[8 + at + 3] ^= 0x40; /* not a continuation any more */
-        struct run bad = {.limit = LIMIT};
+        struct run bad = {.rules = plain};
         feed(&bad, in.data, in.len);
         check_log(&bad, "error 1007\n");
         bytes_fini(&in);
@@ -476,6 +650,42 @@ static void long_text_is_checked_in_parts(void **state)
 }
 
 /* --- The decoder's memory */
+
+/* The shard gives a decoder whose control bytes are not zero. */
+static void a_decoder_starts_with_any_control_bytes(void **state)
+{
+    struct bytes in = {0};
+    struct run r = {.rules = deflate};
+    memset(&r.decoder, 0xA5, sizeof r.decoder);
+    ws_decoder_init(&r.decoder);
+    assert_true(ws_decoder_idle(&r.decoder));
+    add_str(&in, 0x41, "a");
+    add_str(&in, 0x89, "ping");
+    add_str(&in, 0x80, "b");
+    for (size_t i = 0; i < in.len; i++)
+        feed(&r, in.data + i, 1);
+    check_log(&r, "ping[4]ping\nTEXT[2]ab\n");
+    bytes_fini(&in);
+}
+
+static void in_a_message_from_its_first_header_to_its_end(void **state)
+{
+    struct bytes in = {0};
+    add_str(&in, 0x41, "Hel");
+    size_t first = in.len;
+    add_str(&in, 0x89, "ping");
+    add_str(&in, 0x80, "lo");
+    struct run r = {.rules = deflate};
+    for (size_t i = 0; i < in.len; i++) {
+        assert_int_equal(ws_decoder_in_message(&r.decoder), i >= 6);
+        feed(&r, in.data + i, 1);
+        assert_int_equal(ws_decoder_idle(&r.decoder), i + 1 == in.len);
+    }
+    assert_true(first > 6);
+    assert_false(ws_decoder_in_message(&r.decoder));
+    check_log(&r, "ping[4]ping\nTEXT[5]Hello\n");
+    bytes_fini(&in);
+}
 
 static void idle_between_messages_only(void **state)
 {
@@ -491,7 +701,7 @@ static void idle_between_messages_only(void **state)
     ends[2] = in.len;
     add_str(&in, 0x82, "");
     ends[3] = in.len;
-    struct run r = {.limit = LIMIT};
+    struct run r = {.rules = plain};
     for (size_t i = 0, next = 0; i < in.len; i++) {
         assert_int_equal(ws_decoder_idle(&r.decoder), i == 0 || (next > 0 && i == ends[next - 1]));
         feed(&r, in.data + i, 1);
@@ -510,7 +720,7 @@ static void whole_messages_leave_the_decoder_alone(void **state)
 {
     struct bytes in = {0};
     add_str(&in, 0x81, "whole");
-    struct run r = {.limit = LIMIT};
+    struct run r = {.rules = plain};
     static const struct ws_decoder zero;
     feed(&r, in.data, in.len);
     assert_memory_equal(&r.decoder, &zero, sizeof zero);
@@ -525,7 +735,7 @@ static void pieces_point_into_the_input(void **state)
     struct ws_decoder d = {0};
     struct ws_piece p;
     size_t used;
-    assert_int_equal(ws_decode(&d, LIMIT, in.data, in.len, &used, &p), WS_DATA);
+    assert_int_equal(ws_decode(&d, &plain, in.data, in.len, &used, &p), WS_DATA);
     assert_ptr_equal(p.data, in.data + 6);
     assert_int_equal(used, in.len);
     bytes_fini(&in);
@@ -546,6 +756,10 @@ static void server_headers(void **state)
     assert_memory_equal(h, "\x8A\x7E\xFF\xFF", 4);
     assert_int_equal(ws_frame_header(h, WS_OP_TEXT, 65536), 10);
     assert_memory_equal(h, "\x81\x7F\x00\x00\x00\x00\x00\x01\x00\x00", 10);
+    assert_int_equal(ws_frame_header(h, WS_OP_TEXT | WS_OP_COMPRESSED, 5), 2);
+    assert_memory_equal(h, "\xC1\x05", 2);
+    assert_int_equal(ws_frame_header(h, WS_OP_BINARY | WS_OP_COMPRESSED, 256), 4);
+    assert_memory_equal(h, "\xC2\x7E\x01\x00", 4);
 }
 
 static void close_frames(void **state)
@@ -588,6 +802,11 @@ int main(void)
         cmocka_unit_test(every_length_form),
         cmocka_unit_test(every_opcode),
         cmocka_unit_test(every_reserved_bit_with_every_opcode),
+        cmocka_unit_test(every_reserved_bit_with_every_opcode_and_deflate),
+        cmocka_unit_test(every_reserved_bit_on_continuations),
+        cmocka_unit_test(compressed_messages_of_every_length_form),
+        cmocka_unit_test(compressed_and_plain_messages_by_turns),
+        cmocka_unit_test(compressed_text_is_not_checked),
         cmocka_unit_test(a_bad_first_byte_is_not_waited_on),
         cmocka_unit_test(unmasked_frames_are_refused),
         cmocka_unit_test(control_frames_are_short_and_whole),
@@ -596,6 +815,9 @@ int main(void)
         cmocka_unit_test(too_big_is_said_by_the_header),
         cmocka_unit_test(fragments_count_together),
         cmocka_unit_test(the_limit_may_shrink_within_a_message),
+        cmocka_unit_test(frames_of_a_message_have_a_limit),
+        cmocka_unit_test(one_frame_messages_pass_any_limit_of_frames),
+        cmocka_unit_test(the_frame_too_many_is_said_by_its_first_byte),
         cmocka_unit_test(fragments_make_one_message),
         cmocka_unit_test(control_frames_between_fragments),
         cmocka_unit_test(a_close_between_fragments),
@@ -608,6 +830,8 @@ int main(void)
         cmocka_unit_test(the_state_starts_anew_with_each_message),
         cmocka_unit_test(bad_text_is_said_at_its_first_bad_byte),
         cmocka_unit_test(long_text_is_checked_in_parts),
+        cmocka_unit_test(a_decoder_starts_with_any_control_bytes),
+        cmocka_unit_test(in_a_message_from_its_first_header_to_its_end),
         cmocka_unit_test(idle_between_messages_only),
         cmocka_unit_test(whole_messages_leave_the_decoder_alone),
         cmocka_unit_test(pieces_point_into_the_input),

@@ -51,6 +51,8 @@ static void look_at(const struct http_header *h, struct findings *f)
 
 int ws_handshake_check(const struct http_request *req)
 {
+    if (!slice_eq_str(req->version, "1.1"))
+        return 505;
     struct findings f = {0};
     for (unsigned i = 0; i < req->n_headers; i++)
         look_at(&req->headers[i], &f);
@@ -153,6 +155,57 @@ size_t ws_handshake_response(const struct http_request *req, const char *subprot
     return (size_t)(o.p - buf);
 }
 
+/* --- What the listener's lists let in */
+
+static struct slice slice_of(const char *s)
+{
+    return (struct slice){(const uint8_t *)s, strlen(s)};
+}
+
+static bool offers(const struct http_request *req, struct slice name)
+{
+    for (unsigned i = 0; i < req->n_headers; i++) {
+        struct slice value = req->headers[i].value;
+        if (!http_slice_is(req->headers[i].name, "Sec-WebSocket-Protocol"))
+            continue;
+        for (struct slice item; http_list_next(&value, &item);)
+            if (slice_eq(item, name))
+                return true;
+    }
+    return false;
+}
+
+const char *ws_subprotocol_select(const struct http_request *req, const char *ours, char *buf, size_t cap)
+{
+    struct slice rest = slice_of(ours);
+    for (struct slice item; http_list_next(&rest, &item);)
+        if (offers(req, item)) {
+            if (item.len >= cap)
+                return NULL;
+            memcpy(buf, item.data, item.len);
+            buf[item.len] = '\0';
+            return buf;
+        }
+    return NULL;
+}
+
+size_t http_path_match(struct slice path, const char *list)
+{
+    struct slice rest = slice_of(list), item;
+    size_t longest = 0;
+    bool any = false;
+    if (path.len == 0)
+        path = SLICE_STR("/");
+    while (http_list_next(&rest, &item)) {
+        bool below = item.data[item.len - 1] == '/';
+        any = true;
+        if (item.len > longest && (below ? path.len >= item.len : path.len == item.len) &&
+            memcmp(path.data, item.data, item.len) == 0)
+            longest = item.len;
+    }
+    return any ? longest : 1;
+}
+
 struct refusal {
     int status;
     const char *phrase, *headers, *body;
@@ -162,7 +215,9 @@ struct refusal {
 static const struct refusal refusals[] = {
     {400, "Bad Request", "Connection: close\r\n",
      "This is not a valid WebSocket handshake (RFC 6455 section 4.1).\n"},
+    {200, "OK", "Connection: close\r\n", "ok\n"},
     {403, "Forbidden", "Connection: close\r\n", "This client may not connect here.\n"},
+    {404, "Not Found", "Connection: close\r\n", "There is nothing at this path. Check the URL.\n"},
     {405, "Method Not Allowed", "Connection: close\r\nAllow: GET\r\n",
      "A WebSocket handshake is a GET request.\n"},
     {408, "Request Timeout", "Connection: close\r\n", "The request did not come in time. Connect again.\n"},
@@ -170,6 +225,8 @@ static const struct refusal refusals[] = {
     {426, "Upgrade Required",
      "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
      "This is a WebSocket server. Connect with a WebSocket client, version 13.\n"},
+    {429, "Too Many Requests", "Connection: close\r\n",
+     "Too many connections come from this address or network. Try again later.\n"},
     {431, "Request Header Fields Too Large", "Connection: close\r\n",
      "The request headers are too long or too many. Send fewer or smaller cookies.\n"},
     {503, "Service Unavailable", "Connection: close\r\n",
@@ -178,14 +235,17 @@ static const struct refusal refusals[] = {
      "A WebSocket handshake is an HTTP/1.1 request.\n"},
 };
 
-size_t http_error_response(int status, char *buf, size_t cap)
+size_t http_error_response(int status, unsigned retry_after_s, char *buf, size_t cap)
 {
     const struct refusal *r = &refusals[0];
+    char retry[40] = "";
     for (size_t i = 1; i < sizeof refusals / sizeof refusals[0]; i++)
         if (refusals[i].status == status)
             r = &refusals[i];
+    if (retry_after_s > 0 && (r->status == 429 || r->status == 503))
+        snprintf(retry, sizeof retry, "Retry-After: %u\r\n", retry_after_s);
     int n =
-        snprintf(buf, cap, "HTTP/1.1 %d %s\r\n%sContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n%s",
-                 r->status, r->phrase, r->headers, strlen(r->body), r->body);
+        snprintf(buf, cap, "HTTP/1.1 %d %s\r\n%s%sContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n%s",
+                 r->status, r->phrase, r->headers, retry, strlen(r->body), r->body);
     return n < 0 || (size_t)n >= cap ? 0 : (size_t)n;
 }

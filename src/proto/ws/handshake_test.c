@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "proto/ws/handshake.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,9 +21,10 @@ static char head[2000];
 
 static int check_headers(const char *headers)
 {
+    static const struct http_limits limits = {sizeof head, sizeof head, HTTP_HEADERS_MAX};
     size_t scanned = 0;
     int len = snprintf(head, sizeof head, "GET /chat HTTP/1.1\r\nHost: a\r\n%s\r\n", headers);
-    assert_int_equal(http_parse((uint8_t *)head, (size_t)len, &scanned, sizeof head, &req), len);
+    assert_int_equal(http_parse((uint8_t *)head, (size_t)len, &scanned, &limits, &req), len);
     return ws_handshake_check(&req);
 }
 
@@ -133,12 +135,103 @@ static void an_answer_that_does_not_fit(void **state)
     }
 }
 
+/* --- Sub-protocols */
+
+static void assert_selected(const char *want, const char *headers, const char *ours)
+{
+    char buf[20];
+    check_headers(headers);
+    const char *got = ws_subprotocol_select(&req, ours, buf, sizeof buf);
+    if (want == NULL) {
+        assert_null(got);
+    } else {
+        assert_ptr_equal(got, buf);
+        assert_string_equal(got, want);
+    }
+}
+
+/* Section 1.3: "Sec-WebSocket-Protocol: chat, superchat" is answered "Sec-WebSocket-Protocol: chat". */
+static void the_subprotocol_of_the_rfc(void **state)
+{
+    char out[300];
+    assert_selected("chat", UPGRADE CONNECTION KEY VERSION "Sec-WebSocket-Protocol: chat, superchat\r\n",
+                    "chat");
+    size_t len = ws_handshake_response(&req, "chat", NULL, out, sizeof out);
+    assert_int_equal(len, strlen(out));
+    assert_string_equal(out,
+                        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+                        "Sec-WebSocket-Protocol: chat\r\n\r\n");
+}
+
+static void our_order_of_subprotocols_counts(void **state)
+{
+    static const char offer[] = "Sec-WebSocket-Protocol: chat, superchat ,mqtt\r\n";
+    assert_selected("superchat", offer, "superchat, chat");
+    assert_selected("chat", offer, " chat ,superchat");
+    assert_selected("mqtt", offer, "v2.mqtt,,mqtt");
+    assert_selected("b", "Sec-WebSocket-Protocol: a\r\nX: y\r\nsec-websocket-PROTOCOL: b\r\n", "c,b,a");
+}
+
+static void no_subprotocol_in_common(void **state)
+{
+    assert_selected(NULL, "Sec-WebSocket-Protocol: chat, superchat\r\n", "");
+    assert_selected(NULL, "Sec-WebSocket-Protocol: chat, superchat\r\n", " , ");
+    assert_selected(NULL, "Sec-WebSocket-Protocol: chat, superchat\r\n", "mqtt");
+    assert_selected(NULL, "Sec-WebSocket-Protocol: chat, superchat\r\n", "Chat, cha, chats, super");
+    assert_selected(NULL, "Sec-WebSocket-Protocol:\r\n", "chat");
+    assert_selected(NULL, "X-Sec-WebSocket-Protocol: chat\r\n", "chat");
+    assert_selected(NULL, "", "chat");
+}
+
+static void a_subprotocol_that_does_not_fit(void **state)
+{
+    assert_selected("nineteen-characters", "Sec-WebSocket-Protocol: nineteen-characters\r\n",
+                    "nineteen-characters");
+    assert_selected(NULL, "Sec-WebSocket-Protocol: twenty-characters-it\r\n", "twenty-characters-it");
+}
+
+/* --- Paths */
+
+static size_t match(const char *path, const char *list)
+{
+    return http_path_match((struct slice){(const uint8_t *)path, strlen(path)}, list);
+}
+
+static void paths_that_match(void **state)
+{
+    assert_int_equal(match("/chat", "/chat"), 5);
+    assert_int_equal(match("/chat", "/a, /chat , /b"), 5);
+    assert_int_equal(match("/api/", "/api/"), 5);
+    assert_int_equal(match("/api/v1/x", "/api/"), 5);
+    assert_int_equal(match("/api/v1/x", "/,/api/,/api/v1/,/api/v2/"), 8);
+    assert_int_equal(match("/api/v1/x", "/api/v1/x,/api/v1/"), 9);
+    assert_int_equal(match("/", "/"), 1);
+    assert_int_equal(match("/anything", "/"), 1);
+    assert_int_equal(match("", "/"), 1); /* GET http://host HTTP/1.1 */
+    assert_int_equal(match("/chat", ""), 1);
+    assert_int_equal(match("", " , "), 1);
+}
+
+static void paths_that_do_not_match(void **state)
+{
+    static const char *const list = "/chat, /api/";
+    static const char *const paths[] = {"",     "/",     "/cha",    "/chats",  "/chat/",      "/Chat",
+                                        "/api", "/apix", "/API/",   "//chat",  "/%63hat",     "/chat%20",
+                                        "chat", "api/",  "/x/api/", "/./chat", "/chat, /api/"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+        assert_int_equal(match(paths[i], list), 0);
+    assert_int_equal(match("/chat", "chat"), 0);
+}
+
+/* --- Refusals */
+
 static void every_refusal_is_a_whole_response(void **state)
 {
-    static const int statuses[] = {400, 403, 405, 408, 414, 426, 431, 503, 505};
+    static const int statuses[] = {200, 400, 403, 404, 405, 408, 414, 426, 429, 431, 503, 505};
     for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
         char out[HTTP_ERROR_SIZE], line[40];
-        size_t len = http_error_response(statuses[i], out, sizeof out), body_len;
+        size_t len = http_error_response(statuses[i], UINT_MAX, out, sizeof out), body_len;
         assert_int_equal(len, strlen(out));
         snprintf(line, sizeof line, "HTTP/1.1 %d ", statuses[i]);
         assert_memory_equal(out, line, strlen(line));
@@ -149,21 +242,42 @@ static void every_refusal_is_a_whole_response(void **state)
         assert_true(body_len > 0);
         assert_non_null(strstr(out, "Content-Type: text/plain\r\n"));
         assert_non_null(strstr(out, "close\r\n"));
-        assert_int_equal(http_error_response(statuses[i], out, len), 0);
+        assert_int_equal(http_error_response(statuses[i], UINT_MAX, out, len), 0);
     }
 }
 
 static void refusals_say_what_would_do(void **state)
 {
     char out[HTTP_ERROR_SIZE];
-    http_error_response(426, out, sizeof out);
+    http_error_response(426, 5, out, sizeof out);
     assert_non_null(strstr(out, "\r\nUpgrade: websocket\r\n"));
     assert_non_null(strstr(out, "\r\nConnection: Upgrade, close\r\n"));
     assert_non_null(strstr(out, "\r\nSec-WebSocket-Version: 13\r\n"));
-    http_error_response(405, out, sizeof out);
+    http_error_response(405, 5, out, sizeof out);
     assert_non_null(strstr(out, "\r\nAllow: GET\r\n"));
-    http_error_response(999, out, sizeof out);
+    http_error_response(999, 5, out, sizeof out);
     assert_memory_equal(out, "HTTP/1.1 400 ", 13);
+}
+
+static void refusals_say_when_to_come_back(void **state)
+{
+    char out[HTTP_ERROR_SIZE];
+    static const int statuses[] = {200, 400, 403, 404, 408, 426, 429, 431, 503};
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
+        bool says = statuses[i] == 429 || statuses[i] == 503;
+        http_error_response(statuses[i], 17, out, sizeof out);
+        assert_int_equal(strstr(out, "\r\nRetry-After: 17\r\n") != NULL, says);
+        http_error_response(statuses[i], 0, out, sizeof out);
+        assert_null(strstr(out, "Retry-After"));
+    }
+}
+
+static void health_checks_are_answered_ok(void **state)
+{
+    char out[HTTP_ERROR_SIZE];
+    http_error_response(200, 0, out, sizeof out);
+    assert_string_equal(out, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+                             "Content-Length: 3\r\n\r\nok\n");
 }
 
 int main(void)
@@ -178,8 +292,16 @@ int main(void)
         cmocka_unit_test(another_key_another_answer),
         cmocka_unit_test(answers_with_more_headers),
         cmocka_unit_test(an_answer_that_does_not_fit),
+        cmocka_unit_test(the_subprotocol_of_the_rfc),
+        cmocka_unit_test(our_order_of_subprotocols_counts),
+        cmocka_unit_test(no_subprotocol_in_common),
+        cmocka_unit_test(a_subprotocol_that_does_not_fit),
+        cmocka_unit_test(paths_that_match),
+        cmocka_unit_test(paths_that_do_not_match),
         cmocka_unit_test(every_refusal_is_a_whole_response),
         cmocka_unit_test(refusals_say_what_would_do),
+        cmocka_unit_test(refusals_say_when_to_come_back),
+        cmocka_unit_test(health_checks_are_answered_ok),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
