@@ -14,6 +14,7 @@
 #include "common.h"
 #include "handshake.h"
 #include "packet.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -59,6 +60,9 @@ static uint32_t place[CLIENTS_MAX];
 static uint32_t id_of[CLIENTS_MAX];
 static bool greeted[CLIENTS_MAX]; /* the handshake is answered */
 
+static SSL_CTX *tls; /* NULL: plain */
+static SSL *tls_of[CLIENTS_MAX];
+
 static struct {
     uint64_t turns, events, accepts, client_reads, client_writes, worker_reads, worker_writes;
 } calls;
@@ -69,11 +73,23 @@ static void watch(int op, int fd, uint32_t events)
     xepoll_ctl(epoll_fd, op, fd, events, (epoll_data_t){.fd = fd});
 }
 
+static ssize_t client_recv(int fd, void *data, size_t len)
+{
+    return tls != NULL ? tls_recv(tls_of[fd], data, len) : recv(fd, data, len, 0);
+}
+
+static ssize_t client_write(int fd, const void *data, size_t len)
+{
+    return tls != NULL ? tls_send(tls_of[fd], data, len) : send(fd, data, len, MSG_NOSIGNAL);
+}
+
 static void client_add(int fd)
 {
     if (fd >= CLIENTS_MAX)
         die("descriptor %d: too many clients", fd);
     greeted[fd] = false;
+    if (tls != NULL)
+        tls_of[fd] = tls_on(tls, fd);
     id_of[fd] |= (uint32_t)fd;
     if (mode != MODE_FORWARD)
         return;
@@ -90,6 +106,8 @@ static void client_close(int fd)
         place[last] = place[fd];
     }
     id_of[fd] += CLIENTS_MAX;
+    SSL_free(tls_of[fd]);
+    tls_of[fd] = NULL;
     close(fd);
 }
 
@@ -126,14 +144,18 @@ static void worker_accept(void)
 static void client_greet(int fd)
 {
     static char request[4096];
+    if (tls != NULL && !SSL_is_init_finished(tls_of[fd]) && !tls_greet(tls_of[fd]))
+        return;
     calls.client_reads++;
-    ssize_t n = recv(fd, request, sizeof(request), 0);
+    ssize_t n = client_recv(fd, request, sizeof(request));
+    if (n < 0 && errno == EAGAIN)
+        return;
     if (n <= 0) {
         client_close(fd);
         return;
     }
     calls.client_writes++;
-    if (send(fd, HANDSHAKE_ANSWER, sizeof(HANDSHAKE_ANSWER) - 1, MSG_NOSIGNAL) < 0 && errno != ECONNRESET &&
+    if (client_write(fd, HANDSHAKE_ANSWER, sizeof(HANDSHAKE_ANSWER) - 1) < 0 && errno != ECONNRESET &&
         errno != EPIPE)
         die_errno("answering a handshake");
     greeted[fd] = true;
@@ -150,7 +172,9 @@ static void client_read(int fd)
     if (to_worker_end + PACKET_HEAD + payload > TO_WORKER_BYTES)
         die("the worker does not read");
     calls.client_reads++;
-    ssize_t n = recv(fd, record + PACKET_HEAD - frame_in_head, frame, 0);
+    ssize_t n = client_recv(fd, record + PACKET_HEAD - frame_in_head, frame);
+    if (tls != NULL && n < 0 && errno == EAGAIN)
+        return; /* not a whole record yet */
     if (n <= 0) {
         client_close(fd);
         return;
@@ -184,7 +208,7 @@ static void worker_flush(void)
 static void client_send(int fd, const uint8_t *frame)
 {
     calls.client_writes++;
-    ssize_t n = send(fd, frame, frame_out_head + payload, MSG_NOSIGNAL);
+    ssize_t n = client_write(fd, frame, frame_out_head + payload);
     if (n < 0 && (errno == EPIPE || errno == ECONNRESET || errno == EBADF))
         return; /* gone: its end of stream is still to be read */
     if (n != (ssize_t)(frame_out_head + payload))
@@ -289,20 +313,24 @@ static void take_mode(const struct arg *arg, const char *text)
 
 static const char usage_text[] =
     "usage: tgg-floor --listen ADDRESS:PORT [--worker-listen ADDRESS:PORT] [--payload BYTES]\n"
-    "                 [--mode forward|accept|accept-handshake]\n";
+    "                 [--mode forward|accept|accept-handshake] [--tls PEM]\n";
 
 static void options_parse(int argc, char **argv)
 {
     struct sockaddr_in listen_on = {0}, worker_on = {0};
+    const char *pem = NULL;
     const struct arg args[] = {
         {"--listen", arg_address, &listen_on},
         {"--worker-listen", arg_address, &worker_on},
         {"--payload", arg_u32, &payload, 1, 65535},
         {"--mode", take_mode, &mode},
+        {"--tls", arg_text, &pem},
     };
     int rest = args_parse(argc, argv, args, sizeof(args) / sizeof(args[0]), usage_text);
     if (rest != argc || listen_on.sin_port == 0 || (worker_on.sin_port == 0) != (mode != MODE_FORWARD))
         usage(usage_text);
+    if (pem != NULL)
+        tls = tls_server(pem);
     client_listener = tcp_listen(&listen_on);
     if (mode == MODE_FORWARD)
         worker_listener = tcp_listen(&worker_on);

@@ -3,14 +3,16 @@
  * 6455 section 1.3, so that the answer is known beforehand and can still be checked. */
 #pragma once
 
-#define HANDSHAKE_REQUEST                                                                                    \
+#define HANDSHAKE_HEAD                                                                                       \
     "GET /bench HTTP/1.1\r\n"                                                                                \
     "Host: 127.0.0.1\r\n"                                                                                    \
     "Upgrade: websocket\r\n"                                                                                 \
     "Connection: Upgrade\r\n"                                                                                \
     "Sec-WebSocket-Version: 13\r\n"                                                                          \
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"                                                        \
-    "\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+#define HANDSHAKE_REQUEST         HANDSHAKE_HEAD "\r\n"
+#define HANDSHAKE_REQUEST_DEFLATE HANDSHAKE_HEAD "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 
 #define HANDSHAKE_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 

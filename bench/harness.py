@@ -231,21 +231,23 @@ class Side:
     status: Callable = None  # what `tgg status` says, by shard
 
 
-def floor_side(scope, mode="forward", payload=64, worker=(), cpus=None):
+def floor_side(scope, mode="forward", payload=64, worker=(), cpus=None, tls=None):
     port, worker_port = free_port(), free_port()
     argv = [scope.bench.program("tgg-floor"), "--listen", f"127.0.0.1:{port}", "--mode", mode, "--payload", payload]
     if mode == "forward":
         argv += ["--worker-listen", f"127.0.0.1:{worker_port}"]
+    if tls:
+        argv += ["--tls", tls]
     floor = scope.child(argv, cpus or scope.bench.server_cpus)
     floor.event("ready")
     if mode == "forward":
         scope.worker(worker_port, *worker)
-    return Side("floor", port, [floor.pid], opaque=mode == "forward")
+    return Side("floor", port, [floor.pid], opaque=mode == "forward", extra={"tls": True} if tls else {})
 
 
-def gateway_conf(scope, port, worker_port, **settings):
+def gateway_conf(scope, port, worker_port, listen=(), **settings):
     """A gateway of its own: no register answers it (a socket that accepts nobody), nothing outside its folder.
-    settings: further keys of [gateway]."""
+    settings: further keys of [gateway]; listen: lines of the listener."""
     register = socket.create_server(("127.0.0.1", 0), backlog=16)
     scope.stack.callback(register.close)
     folder = Path(tempfile.mkdtemp(dir=scope.bench.dir))
@@ -259,7 +261,7 @@ def gateway_conf(scope, port, worker_port, **settings):
     ]
     lines += [f"{key} = {value}" for key, value in settings.items()]
     lines += ["[listen bench]", "address = 127.0.0.1", f"port = {port}", "protocol = websocket",
-              "[log]", "level = warn"]
+              *listen, "[log]", "level = warn"]
     path = folder / "tgg_conf.ini"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -283,12 +285,12 @@ def wait_running(status, process, shards, timeout=30.0):
         time.sleep(0.05)
 
 
-def gateway_side(scope, worker=(), workers=1, name="gateway", cpus=None, build=None, **settings):
+def gateway_side(scope, worker=(), workers=1, name="gateway", cpus=None, build=None, listen=(), extra=None, **settings):
     """A gateway with its workers, on the server's CPU; cpus: on those, one shard each. build: of that folder."""
     port, worker_port = free_port(), free_port()
     if cpus:
         settings["cpus"] = ",".join(str(c) for c in cpus)
-    conf = gateway_conf(scope, port, worker_port, **settings)
+    conf = gateway_conf(scope, port, worker_port, listen, **settings)
     program = scope.bench.program("tgg", build)
     log = open(conf.parent / "stderr", "w")
     scope.stack.callback(log.close)
@@ -308,7 +310,7 @@ def gateway_side(scope, worker=(), workers=1, name="gateway", cpus=None, build=N
         scope.worker(worker_port, *(("--id", str(i)) if workers > 1 else ()), *worker)
     time.sleep(0.3)  # the worker's greeting
     return Side(name, port, children_of(gateway.pid) or [gateway.pid], supervisor=gateway.pid,
-                worker_port=worker_port, status=status, log=conf.parent / "stderr")
+                worker_port=worker_port, status=status, extra=dict(extra or {}), log=conf.parent / "stderr")
 
 
 def compared_side(scope, worker=(), payload=64):

@@ -130,7 +130,7 @@ static void all_ready(struct load *l)
 
 static void connect_more(struct load *l)
 {
-    while (l->n_begun < l->opt.connections && l->n_begun - l->n_ready < CONNECTING_MAX) {
+    while (l->n_begun < l->opt.connections && l->n_begun - l->n_ready < l->opt.connecting_max) {
         struct conn *c = &l->conns[l->n_begun];
         c->index = l->n_begun++;
         conn_begin(l, c);
@@ -190,6 +190,11 @@ static const char usage_text[] =
     "  --cpu-pid PID          take this process' CPU time over the window; may be given several times\n"
     "  --sources N            (8) source addresses, from 127.0.0.1 upwards\n"
     "  --source-first N       (0) begin with 127.0.0.1 + N\n"
+    "  --connecting N         (256) connections that are being established at a time\n"
+    "  --silent               idle: connect and say nothing\n"
+    "  --deflate              offer permessage-deflate\n"
+    "  --deaf                 do not read once the handshake is done\n"
+    "  --tls                  TLS, whatever the certificate says (not: connect)\n"
     "  --opaque               the peer echoes payloads as they were masked (tgg-floor)\n"
     "  --await                a connection is ready when a first message has come\n"
     "  --hold                 a run at each line on standard input, end at its end\n"
@@ -243,6 +248,11 @@ static void options_parse(struct load *l, int argc, char **argv)
         {"--cpu-pid", take_cpu_pid, o},
         {"--sources", arg_u32, &o->sources, 1, 65536},
         {"--source-first", arg_u32, &o->source_first, 0, 65536},
+        {"--connecting", arg_u32, &o->connecting_max, 1, 1000000},
+        {"--silent", arg_flag, &o->silent},
+        {"--deflate", arg_flag, &o->deflate},
+        {"--deaf", arg_flag, &o->deaf},
+        {"--tls", arg_flag, &o->tls},
         {"--opaque", arg_flag, &o->opaque},
         {"--await", arg_flag, &o->await},
         {"--hold", arg_flag, &o->hold},
@@ -250,8 +260,13 @@ static void options_parse(struct load *l, int argc, char **argv)
         {"--message", arg_flag, &o->message},
         {"--close", take_close, &o->close},
     };
-    *o = (struct load_options){
-        .connections = 1, .payload = 64, .outstanding = 1, .warmup_ms = 300, .run_ms = 2000, .sources = 8};
+    *o = (struct load_options){.connections = 1,
+                               .payload = 64,
+                               .outstanding = 1,
+                               .warmup_ms = 300,
+                               .run_ms = 2000,
+                               .sources = 8,
+                               .connecting_max = 256};
     int rest = args_parse(argc, argv, args, sizeof(args) / sizeof(args[0]), usage_text);
     if (rest + 1 != argc || o->target.sin_port == 0)
         usage(usage_text);
@@ -268,6 +283,8 @@ int main(int argc, char **argv)
     raise_file_limit();
     prctl(PR_SET_TIMERSLACK, 1UL); /* the open loop sleeps for microseconds */
     frames_init(l);
+    if (l->opt.tls)
+        l->tls = tls_client();
     l->epoll = xepoll_create();
     if (l->mode == &load_connect) {
         load_connect_run(l);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "hist.h"
+#include "tls.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -20,12 +21,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CPU_PIDS_MAX   128
-#define FRAME_HEAD     8u /* of our own frames at most: two bytes, 16-bit length, mask */
-#define PAYLOAD_MIN    16u
-#define PAYLOAD_MAX    65535u
-#define READ_BYTES     (64u * 1024)
-#define CONNECTING_MAX 256u /* connections that are being established at a time */
+#define CPU_PIDS_MAX 128
+#define FRAME_HEAD   8u /* of our own frames at most: two bytes, 16-bit length, mask */
+#define PAYLOAD_MIN  16u
+#define PAYLOAD_MAX  65535u
+#define READ_BYTES   (64u * 1024)
 
 /* In place of a connection's number in the payload: a message that the worker sends to everybody. Its digits
  * begin with an f, which no connection's number does; the worker tells the two apart by that (--reply
@@ -56,17 +56,23 @@ struct load_options {
     uint32_t n_cpu_pids;
     uint32_t source_first; /* connections come from 127.0.0.1 + source_first + (0 .. sources - 1) */
     uint32_t sources;
-    bool opaque;       /* the peer does not unmask: echoes come back as we masked them (tgg-floor) */
-    bool await;        /* a connection counts as ready when a first message has come */
-    bool hold;         /* say when all are connected, start at a line on standard input */
-    bool no_handshake; /* mode connect: TCP only */
-    bool message;      /* mode connect: one echo before the close */
+    uint32_t connecting_max; /* connections that are being established at a time */
+    bool silent;             /* mode idle: connect and say nothing, not even a handshake */
+    bool deflate;            /* offer permessage-deflate; what comes compressed is only counted */
+    bool deaf;               /* a connection that is ready is not read any more */
+    bool tls;                /* TLS, any certificate */
+    bool opaque;             /* the peer does not unmask: echoes come back as we masked them (tgg-floor) */
+    bool await;              /* a connection counts as ready when a first message has come */
+    bool hold;               /* say when all are connected, start at a line on standard input */
+    bool no_handshake;       /* mode connect: TCP only */
+    bool message;            /* mode connect: one echo before the close */
     enum close_kind close;
 };
 
 enum conn_state {
     CONN_CLOSED,
     CONN_CONNECTING,
+    CONN_TLS,      /* its handshake */
     CONN_GREETING, /* request sent, answer awaited */
     CONN_AWAITING, /* option await: first message awaited */
     CONN_OPEN,
@@ -74,6 +80,7 @@ enum conn_state {
 
 struct conn {
     int fd;
+    SSL *tls; /* NULL: plain */
     enum conn_state state;
     uint32_t index;
     uint32_t sent;     /* messages given to the kernel, the last one perhaps in part */
@@ -105,7 +112,9 @@ struct load {
     const struct load_mode *mode;
     enum load_phase phase;
     int epoll;
-    uint64_t now; /* ns; taken after each wait and each read */
+    SSL_CTX *tls;    /* NULL: plain */
+    bool compressed; /* the message that is being taken */
+    uint64_t now;    /* ns; taken after each wait and each read */
     struct conn *conns;
     uint32_t n_begun, n_ready;
 
@@ -171,6 +180,7 @@ size_t answer_check(const uint8_t *text, size_t len);
 /* One frame at the head of data: its length, 0 when it is not complete. */
 struct frame {
     uint8_t opcode;
+    bool compressed;
     const uint8_t *payload;
     uint32_t payload_len;
 };

@@ -90,6 +90,8 @@ static void put_digits(uint8_t *p, uint32_t index, uint32_t seq, bool masked)
 
 void message_check(struct load *l, const uint8_t *data, uint32_t len, uint32_t index, uint32_t seq)
 {
+    if (l->compressed)
+        return;
     put_digits(l->expected, index, seq, l->opt.opaque);
     if (len != l->opt.payload || memcmp(data, l->expected, len) != 0)
         die("message %u of connection %u came back as %u bytes \"%.*s\"", seq, index, len,
@@ -121,6 +123,32 @@ void conn_begin(struct load *l, struct conn *c)
     watch(l, EPOLL_CTL_ADD, c->fd, EPOLLOUT, c);
 }
 
+static ssize_t conn_recv(struct conn *c, void *data, size_t len)
+{
+    return c->tls != NULL ? tls_recv(c->tls, data, len) : recv(c->fd, data, len, 0);
+}
+
+static ssize_t conn_write(struct conn *c, const void *data, size_t len)
+{
+    return c->tls != NULL ? tls_send(c->tls, data, len) : send(c->fd, data, len, MSG_NOSIGNAL);
+}
+
+static void conn_greet(const struct load *l, struct conn *c)
+{
+    const char *request = l->opt.deflate ? HANDSHAKE_REQUEST_DEFLATE : HANDSHAKE_REQUEST;
+    if (conn_write(c, request, strlen(request)) < 0)
+        die_errno("handshake of connection %u", c->index);
+    c->state = CONN_GREETING;
+}
+
+static void conn_ready(struct load *l, struct conn *c)
+{
+    c->state = CONN_OPEN;
+    l->n_ready++;
+    if (l->opt.deaf)
+        watch(l, EPOLL_CTL_DEL, c->fd, 0, c);
+}
+
 static void conn_connected(struct load *l, struct conn *c)
 {
     int err = 0;
@@ -130,16 +158,19 @@ static void conn_connected(struct load *l, struct conn *c)
         die_errno("connection %u", c->index);
     }
     set_nodelay(c->fd);
-    if (send(c->fd, HANDSHAKE_REQUEST, sizeof(HANDSHAKE_REQUEST) - 1, MSG_NOSIGNAL) < 0)
-        die_errno("handshake of connection %u", c->index);
-    c->state = CONN_GREETING;
+    if (l->opt.silent) {
+        watch(l, EPOLL_CTL_DEL, c->fd, 0, c);
+        conn_ready(l, c);
+        return;
+    }
     watch(l, EPOLL_CTL_MOD, c->fd, EPOLLIN, c);
-}
-
-static void conn_ready(struct load *l, struct conn *c)
-{
-    c->state = CONN_OPEN;
-    l->n_ready++;
+    if (l->tls == NULL) {
+        conn_greet(l, c);
+        return;
+    }
+    c->tls = tls_on(l->tls, c->fd);
+    c->state = CONN_TLS;
+    tls_greet(c->tls); /* its first flight always fits */
 }
 
 size_t answer_check(const uint8_t *text, size_t len)
@@ -168,11 +199,11 @@ size_t frame_read(const uint8_t *data, size_t len, struct frame *ret)
     } else if (n == 127) {
         die("a frame longer than any that was sent");
     }
-    if ((data[0] & 0xF0) != 0x80 || (data[1] & 0x80) != 0)
+    if ((data[0] & 0xB0) != 0x80 || (data[1] & 0x80) != 0)
         die("a frame begins with %02x %02x", data[0], data[1]);
     if (len < head + n)
         return 0;
-    *ret = (struct frame){data[0] & 15, data + head, (uint32_t)n};
+    *ret = (struct frame){data[0] & 15, (data[0] & 0x40) != 0, data + head, (uint32_t)n};
     return head + n;
 }
 
@@ -182,12 +213,15 @@ static void pong(struct conn *c, const struct frame *f)
     memcpy(out + 2, mask_key, 4);
     memcpy(out + 6, f->payload, f->payload_len);
     mask(out + 6, f->payload_len);
-    if (send(c->fd, out, 6 + f->payload_len, MSG_NOSIGNAL) < 0)
+    if (conn_write(c, out, 6 + f->payload_len) < 0)
         die_errno("pong");
 }
 
 static void frame_take(struct load *l, struct conn *c, const struct frame *f)
 {
+    l->compressed = f->compressed;
+    if (f->compressed && !l->opt.deflate)
+        die("connection %u: a compressed frame", c->index);
     if (f->opcode == OP_PING && f->payload_len <= 125)
         pong(c, f);
     else if (f->opcode == OP_CLOSE)
@@ -240,7 +274,7 @@ static void conn_read(struct load *l, struct conn *c)
     size_t len = c->partial_len;
     if (len > 0)
         memcpy(l->input, c->partial, len);
-    ssize_t n = recv(c->fd, l->input + len, READ_BYTES, 0);
+    ssize_t n = conn_recv(c, l->input + len, READ_BYTES);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n < 0)
@@ -271,7 +305,7 @@ static bool unsent_send(struct load *l, struct conn *c)
 {
     uint32_t len = l->frame_head + l->opt.payload;
     put_digits(l->frame + l->frame_head, number_of(l, c), c->sent - 1, true);
-    ssize_t n = send(c->fd, l->frame + len - c->unsent, c->unsent, MSG_NOSIGNAL);
+    ssize_t n = conn_write(c, l->frame + len - c->unsent, c->unsent);
     if (n < 0 && errno != EAGAIN)
         die_errno("writing to connection %u", c->index);
     c->unsent -= n < 0 ? 0 : (uint32_t)n;
@@ -295,6 +329,8 @@ void conn_send_payload(struct conn *c, uint8_t *payload, uint32_t len)
     uint32_t head_len = len < 126 ? 6 : 8;
     memcpy(head + head_len - 4, mask_key, 4);
     mask(payload, len);
+    if (c->tls != NULL)
+        die("this mode has no TLS");
     struct iovec parts[] = {{head, head_len}, {payload, len}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     if (sendmsg(c->fd, &message, MSG_NOSIGNAL) != (ssize_t)(head_len + len))
@@ -306,6 +342,11 @@ void conn_event(struct load *l, struct conn *c, uint32_t events)
 {
     if (c->state == CONN_CONNECTING) {
         conn_connected(l, c);
+        return;
+    }
+    if (c->state == CONN_TLS) {
+        if (tls_greet(c->tls))
+            conn_greet(l, c);
         return;
     }
     if ((events & EPOLLOUT) != 0 && unsent_send(l, c) && l->mode->writable != NULL)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
+import edge
 import shards
 from harness import (WARM_MESSAGES, Bench, BenchError, Scope, Skipped, alternate, compare, cpu_per_operation, floor_side,
                      gateway_side, held_load, p99, resident_bytes)
@@ -206,6 +207,15 @@ FIGURES = [
     Figure("broadcast_turn", 15, shards.broadcast),
     Figure("broadcast_echo_p99", 20, shards.broadcast),
     Figure("rings_64_memory", 64, shards.rings_memory),
+    Figure("tls_echo_64b_50c", 1.25, edge.tls_echo(50)),
+    Figure("tls_echo_64b_1000c", 1.25, edge.tls_echo(1000)),
+    Figure("tls_idle_memory", 12288, edge.tls_memory),
+    Figure("silent_memory", 1024, edge.silent_memory),
+    Figure("address_lookups", 1.0, edge.address_lookups),
+    Figure("slow_readers_p99", 1.2, edge.slow_readers),
+    Figure("deflate_fanout", 1.1, edge.deflate_fanout),
+    Figure("storm_recovery", 20, edge.storm),
+    Figure("storm_echo_p99", 50, edge.storm),
 ]
 
 
@@ -230,7 +240,7 @@ class Report:
 
 
 # These give several figures at once.
-TOGETHER = (idle, shards.broadcast)
+TOGETHER = (idle, shards.broadcast, edge.storm)
 
 
 def run_all(bench, figures, report):
