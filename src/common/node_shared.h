@@ -4,6 +4,7 @@
  * Messages go through the mesh (mesh/). Made by the supervisor, sparse, gone with the node. */
 #pragma once
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -74,13 +75,15 @@ struct node_shared {
  * died, in between is not waited for; then two choices may meet, which costs evenness and nothing else. */
 static inline void node_choice_begin(struct node_shared *n, unsigned me)
 {
-    for (unsigned tries = 0; tries < 2000; tries++) {
+    for (unsigned tries = 1; tries <= 8000; tries++) {
         uint32_t nobody = 0;
         /* Acquire: the counts as the one before left them. */
         if (__atomic_load_n(&n->chooser, __ATOMIC_RELAXED) == 0 &&
             __atomic_compare_exchange_n(&n->chooser, &nobody, me + 1, false, __ATOMIC_ACQUIRE,
                                         __ATOMIC_RELAXED))
             return;
+        if (tries % 1000 == 0)
+            sched_yield(); /* it may be waiting for this CPU */
     }
 }
 static inline void node_choice_end(struct node_shared *n, unsigned me)
