@@ -223,9 +223,13 @@ class Site:
         """Nobody may hold the gateway back: links that do not read are closed first. Nothing may be on its way to a worker
         when its link is closed, or it would come to the next test's."""
         workers = [link for link in self.links if isinstance(link, WorkerLink) and not link.ended and link.sock.fileno() >= 0]
-        for worker in workers:
-            worker.quiet(0.001)
-        self.wait_gauge("clients", 0)
+
+        def clients_left():
+            for worker in workers:  # again and again: what a client has sent may be more than a link holds
+                worker.quiet(0.001)
+            return self.gauge("clients")
+
+        self._wait(clients_left, lambda now: now == 0, PATIENCE, "clients to become 0")
         for worker in workers:
             try:
                 worker.settle()
