@@ -9,7 +9,7 @@ import os
 import resource
 import struct
 
-from gwproto import ON_CONNECT, ON_WEBSOCKET_CONNECT, PATIENCE, ClientLink, EchoWorker, LinkClosed, WorkerLink, shard_of
+from gwproto import ON_CONNECT, ON_MESSAGE, ON_WEBSOCKET_CONNECT, PATIENCE, ClientLink, EchoWorker, LinkClosed, WorkerLink, shard_of
 from proc import wait_for
 from wsclient import FrameClient, TcpClient, TextClient, WsClient
 
@@ -242,3 +242,15 @@ def raise_file_limit():
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def check_echo(site, client, text=b"hello"):
+    """What the client says reaches the worker, and the worker's answer the client."""
+    if hasattr(client, "send_text"):
+        client.send_text(text)
+    else:
+        client.send_message(text)
+    event = site.worker.wait(ON_MESSAGE, client.id)
+    assert event.body == text
+    site.worker.send_to_one(client.id, b"to you")
+    assert client.read_message() == b"to you"

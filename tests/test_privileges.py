@@ -12,7 +12,7 @@ import tempfile
 
 import pytest
 
-from gwproto import ON_MESSAGE
+from node import check_echo
 from proc import SANITIZED, Register, config_text, free_port, run_tgg, wait_for
 
 pytestmark = pytest.mark.tgg_only
@@ -45,17 +45,6 @@ def check_is_user(status, user=USER):
     assert status["Gid"].split() == [str(entry.pw_gid)] * 4
     assert status["CapBnd"] == NO_CAPABILITIES
     assert "0" not in status["Groups"].split()
-
-
-def check_echo(site, client, text=b"hello"):
-    if hasattr(client, "send_text"):
-        client.send_text(text)
-    else:
-        client.send_message(text)
-    event = site.worker.wait(ON_MESSAGE, client.id)
-    assert event.body == text
-    site.worker.send_to_one(client.id, b"to you")
-    assert client.read_message() == b"to you"
 
 
 def check_nothing_refused(gateway):

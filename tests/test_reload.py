@@ -9,6 +9,7 @@ import pytest
 
 import certs
 from gwproto import ON_CLOSE, ON_MESSAGE
+from node import check_echo
 from proc import config_text, run_tgg, wait_for
 from tlsclient import WssClient
 from wsclient import BINARY, TEXT
@@ -48,17 +49,6 @@ def change(site, section, **keys):
 
 def line_of(site, text):
     return config_text(site.gateway.sections).splitlines().index(text) + 1
-
-
-def check_echo(site, client, text=b"hello"):
-    if hasattr(client, "send_text"):
-        client.send_text(text)
-    else:
-        client.send_message(text)
-    event = site.worker.wait(ON_MESSAGE, client.id)
-    assert event.body == text
-    site.worker.send_to_one(client.id, b"to you")
-    assert client.read_message() == b"to you"
 
 
 def opcode_of_a_message(site, client):

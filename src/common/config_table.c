@@ -100,14 +100,10 @@ unsigned config_distance(const char *a, const char *b, unsigned limit)
 /* Whether `word` stands in a comma-separated list. */
 static bool list_has(const char *list, const char *word)
 {
-    size_t n = strlen(word);
-    for (const char *p = list; n > 0 && *p != '\0';) {
-        size_t len = strcspn(p, ", ");
-        if (len == n && strncasecmp(p, word, n) == 0)
+    const char *item;
+    for (size_t len; config_list_next(&list, &item, &len);)
+        if (len == strlen(word) && strncasecmp(item, word, len) == 0)
             return true;
-        p += len;
-        p += strspn(p, ", ");
-    }
     return false;
 }
 

@@ -105,7 +105,7 @@ static int parse_address(const struct bans *bans, struct cidr *ret)
     return EXIT_USAGE;
 }
 
-static int add(const struct bans *bans)
+static int add(struct bans *bans)
 {
     struct ban_edit edit = {.change.until_unix_s = bans->now_unix_s + bans->opt.for_s,
                             .now_unix_s = bans->now_unix_s};
@@ -124,7 +124,7 @@ static int add(const struct bans *bans)
     return tell_gateway(bans);
 }
 
-static int lift(const struct bans *bans)
+static int lift(struct bans *bans)
 {
     struct ban_edit edit = {.now_unix_s = bans->now_unix_s};
     char text[CIDR_STRLEN];
@@ -160,35 +160,28 @@ static int show(struct bans *bans)
     return r < 0 ? explain(bans, r, &wrong) : EXIT_OK;
 }
 
-int cmd_ban(int argc, char **argv)
+static int run(int argc, char **argv, const char *options, int (*command)(struct bans *))
 {
     struct bans bans;
-    int status = open_bans(argc, argv, "cfa", &bans);
+    int status = open_bans(argc, argv, options, &bans);
     if (status >= 0)
         return status;
-    status = add(&bans);
+    status = command(&bans);
     config_fini(&bans.cfg);
     return status;
+}
+
+int cmd_ban(int argc, char **argv)
+{
+    return run(argc, argv, "cfa", add);
 }
 
 int cmd_unban(int argc, char **argv)
 {
-    struct bans bans;
-    int status = open_bans(argc, argv, "ca", &bans);
-    if (status >= 0)
-        return status;
-    status = lift(&bans);
-    config_fini(&bans.cfg);
-    return status;
+    return run(argc, argv, "ca", lift);
 }
 
 int cmd_bans(int argc, char **argv)
 {
-    struct bans bans;
-    int status = open_bans(argc, argv, "c", &bans);
-    if (status >= 0)
-        return status;
-    status = show(&bans);
-    config_fini(&bans.cfg);
-    return status;
+    return run(argc, argv, "c", show);
 }

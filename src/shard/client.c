@@ -77,7 +77,7 @@ static struct client *client_new(struct shard_listener *l, const struct net_addr
 
 /* ---- whether it may */
 
-static bool is_trusted(const struct shard_listener *l, const struct net_addr *peer)
+bool client_is_of_proxy(const struct shard_listener *l, const struct net_addr *peer)
 {
     return l->trusted != NULL && (peer->family == AF_UNIX || cidr_list_has(l->trusted, peer));
 }
@@ -185,7 +185,7 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
 {
     struct shard_listener *l = CONTAINER_OF(listener, struct shard_listener, listener);
     struct shard *s = l->shard;
-    bool trusted = is_trusted(l, peer);
+    bool trusted = client_is_of_proxy(l, peer);
     bool preamble = trusted && l->config->proxy_protocol != PROXY_PROTOCOL_OFF;
     bool address_open = trusted && !preamble && l->config->forwarded != FORWARDED_OFF;
     if (l->config->proxy_protocol == PROXY_PROTOCOL_REQUIRED && !trusted)
@@ -321,12 +321,8 @@ static void queue_close_frame(struct client *c, unsigned code, const char *why)
  * client. */
 static void queue_http_refusal(struct client *c, enum close_reason reason)
 {
-    char text[HTTP_ERROR_SIZE];
     bool too_late = reason == CLOSE_handshake_timeout || reason == CLOSE_first_byte_timeout;
-    client_out_clear(c);
-    size_t len =
-        http_error_response(too_late ? 408 : 503, client_retry_after(client_shard(c)), text, sizeof text);
-    client_queue_control(c, out_control(text, len));
+    client_queue_answer(c, too_late ? 408 : 503);
 }
 
 /* By whoever closes for that reason. */

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/assert.h"
 #include "base/log.h"
 #include "proto/proxy/proxy.h"
 #include "tls/tls.h"
@@ -109,12 +108,10 @@ static ssize_t send_record(void *owner, const void *data, size_t len)
 
 static void on_open(struct client *c)
 {
-    struct tls_info info;
     struct shard *s = client_shard(c);
     set_begun(c, false);
-    tls_conn_info(c->edge->tls, &info);
     shard_count(s, COUNTER_tls_handshakes, 1);
-    if (info.reused)
+    if (tls_conn_is_resumed(c->edge->tls))
         shard_count(s, COUNTER_tls_resumed, 1);
     client_begin(c);
 }
@@ -281,9 +278,8 @@ static bool after_preamble(struct client *c, const struct proxy_header *h)
     if (h->version != 0)
         shard_count(client_shard(c), COUNTER_proxy_headers, 1);
     /* A proxy behind the proxy may say more in the request. */
-    const struct cidr_list *proxies = c->listener->trusted; /* NULL: a reload has switched it off meanwhile */
-    bool trusted = peer.family == AF_UNIX || (proxies != NULL && cidr_list_has(proxies, &peer));
-    c->address_open = trusted && c->listener->config->forwarded != FORWARDED_OFF;
+    c->address_open =
+        client_is_of_proxy(c->listener, &peer) && c->listener->config->forwarded != FORWARDED_OFF;
     c->state = c->has_tls ? CLIENT_TLS : CLIENT_HANDSHAKE;
     if (c->address_open)
         c->up.peer = peer;

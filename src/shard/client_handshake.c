@@ -7,32 +7,34 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/assert.h"
-#include "base/hash.h"
 #include "proto/line/forwarded.h"
 #include "proto/ws/handshake.h"
 
 /* The answer, extra headers included (at most 8 KB of them come from the configuration). */
 #define ANSWER_MAX 16384
 
-unsigned client_retry_after(struct shard *s)
+static unsigned retry_after(struct shard *s)
 {
     uint64_t most = shard_config(s)->retry_after;
     s->seed = s->seed * UINT64_C(6364136223846793005) + 1442695040888963407;
     return (unsigned)(most + (most > 0 ? (s->seed >> 33) % (most + 1) : 0));
 }
 
-void client_refuse_handshake(struct client *c, int status, enum close_reason reason)
+void client_queue_answer(struct client *c, int status)
 {
     char text[HTTP_ERROR_SIZE];
-    struct shard *s = client_shard(c);
-    size_t len = http_error_response(status, client_retry_after(s), text, sizeof text);
-    if (reason != CLOSE_health_check)
-        shard_count(s, COUNTER_client_handshakes_refused, 1);
-    c->deaf = true;
+    size_t len = http_error_response(status, retry_after(client_shard(c)), text, sizeof text);
     /* Nothing that a worker sent meanwhile may follow: it is not for an HTTP client. */
     client_out_clear(c);
     client_queue_control(c, out_control(text, len));
+}
+
+void client_refuse_handshake(struct client *c, int status, enum close_reason reason)
+{
+    if (reason != CLOSE_health_check)
+        shard_count(client_shard(c), COUNTER_client_handshakes_refused, 1);
+    c->deaf = true;
+    client_queue_answer(c, status);
     client_close(c, reason, 0, NULL);
 }
 

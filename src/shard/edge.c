@@ -159,9 +159,9 @@ static bool sweep(struct loop_task *task)
         if (c->state == CLIENT_CLOSING)
             continue;
         bool known = c->state > CLIENT_PREAMBLE && !c->address_open;
-        if (known && guard_check_lists(s->guard, &c->up.peer, s->now_unix_s) != GUARD_PASS)
+        if (known && guard_check_lists(s->guard, &c->up.peer, s->now_unix_s) != GUARD_PASS) {
             client_close(c, CLOSE_listed, WS_CLOSE_POLICY, "address not allowed");
-        else {
+        } else {
             if (c->rate_paused) /* the rates may be others now: it is looked at again */
                 c->edge->rate_until_ms = shard_now_ms(s);
             client_arm(c);

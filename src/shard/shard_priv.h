@@ -211,6 +211,8 @@ static inline bool client_is_paused(const struct client *c)
 extern const struct net_listener_ops client_listener_ops;
 /* What comes before the application is done: the WebSocket handshake begins, or the client is open. */
 void client_begin(struct client *c);
+/* Whether peer is a proxy of that listener's, whose word on addresses counts. */
+bool client_is_of_proxy(const struct shard_listener *l, const struct net_addr *peer);
 /* Its address is known now: whether it may come in, and it is counted. False: it was refused, and is closing
  * or gone. */
 bool client_admit(struct client *c, const struct net_addr *peer);
@@ -241,7 +243,8 @@ void client_edge_free(struct client *c);
 void client_feed_handshake(struct client *c, const uint8_t *data, size_t len);
 /* Instead of the handshake: an HTTP answer, then the end. */
 void client_refuse_handshake(struct client *c, int status, enum close_reason reason);
-unsigned client_retry_after(struct shard *s);
+/* Only the answer, in place of all that is queued. */
+void client_queue_answer(struct client *c, int status);
 
 /* ---- client_deflate.c */
 /* Header line for the answer when it is agreed, else "". */

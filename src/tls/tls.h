@@ -81,6 +81,8 @@ void tls_conn_shutdown(struct tls_conn *t);
 
 /* Why it is over; static. "" when it is not. */
 const char *tls_conn_error(const struct tls_conn *t);
+/* The handshake was that of an earlier session. */
+bool tls_conn_is_resumed(const struct tls_conn *t);
 /* For logs and tests: "TLSv1.3", cipher, "reused", the name of SNI or "", subject of the client's certificate
  * (RFC 2253, shortened) or "". Strings live as long as t. */
 struct tls_info {

@@ -627,6 +627,11 @@ static void print_subject(const SSL *ssl, char *buf, size_t cap)
     ERR_clear_error();
 }
 
+bool tls_conn_is_resumed(const struct tls_conn *t)
+{
+    return t->ssl != NULL && SSL_session_reused(t->ssl) == 1;
+}
+
 void tls_conn_info(const struct tls_conn *t, struct tls_info *ret)
 {
     *ret = (struct tls_info){.version = "", .cipher = "", .server_name = ""};
@@ -636,6 +641,6 @@ void tls_conn_info(const struct tls_conn *t, struct tls_info *ret)
     ret->version = SSL_get_version(t->ssl);
     ret->cipher = SSL_get_cipher_name(t->ssl);
     ret->server_name = name != NULL ? name : "";
-    ret->reused = SSL_session_reused(t->ssl) == 1;
+    ret->reused = tls_conn_is_resumed(t);
     print_subject(t->ssl, ret->client_subject, sizeof ret->client_subject);
 }

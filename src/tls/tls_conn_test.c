@@ -142,17 +142,23 @@ static void bytes_one_by_one(void **state)
     }
 }
 
+/* The client's last flight and its first words are on their way together. */
+static void start_with_first_words(struct server *s, struct client *c)
+{
+    start(s, c, TLS1_3_VERSION);
+    (void)SSL_do_handshake(c->ssl);
+    to_server(c, s, SIZE_MAX / 2);
+    to_client(s, c);
+    assert_int_equal(SSL_do_handshake(c->ssl), 1);
+    client_write(c, "first", 5);
+}
+
 /* A client that sends with its last flight. */
 static void plaintext_behind_the_handshake(void **state)
 {
     struct server s;
     struct client c;
-    start(&s, &c, TLS1_3_VERSION);
-    (void)SSL_do_handshake(c.ssl);
-    to_server(&c, &s, SIZE_MAX / 2);
-    to_client(&s, &c);
-    assert_int_equal(SSL_do_handshake(c.ssl), 1);
-    client_write(&c, "first", 5);
+    start_with_first_words(&s, &c);
     s.echo = true;
     assert_int_equal(to_server(&c, &s, SIZE_MAX / 2), TLS_HANDSHAKEN);
     assert_int_equal(s.plain.len, 5);
@@ -619,12 +625,7 @@ static void free_within_plain_in_the_handshakes_feed(void **state)
 {
     struct server s;
     struct client c;
-    start(&s, &c, TLS1_3_VERSION);
-    (void)SSL_do_handshake(c.ssl);
-    to_server(&c, &s, SIZE_MAX / 2);
-    to_client(&s, &c);
-    assert_int_equal(SSL_do_handshake(c.ssl), 1);
-    client_write(&c, "first", 5);
+    start_with_first_words(&s, &c);
     s.free_within = true;
     size_t sends = s.sends;
     assert_int_equal(to_server(&c, &s, SIZE_MAX / 2), TLS_GONE);
