@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8_char.h"
+
 /* Longest value after unescaping; a line of the log is not longer. */
 #define VALUE_MAX 4096
 
@@ -20,31 +22,6 @@ void log_line_add(struct log_line *l, const char *data, size_t len)
     }
     memcpy(l->data + l->len, data, len);
     l->len += len;
-}
-
-/* Length of the UTF-8 character at p (RFC 3629), 0 when there is none. */
-static size_t utf8_len(const uint8_t *p, size_t len)
-{
-    static const struct {
-        uint8_t first_min, first_max, second_min, second_max, len;
-    } forms[] = {
-        {0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-        if (p[0] < forms[i].first_min || p[0] > forms[i].first_max)
-            continue;
-        size_t n = forms[i].len;
-        if (n > len || (n > 1 && (p[1] < forms[i].second_min || p[1] > forms[i].second_max)))
-            return 0;
-        for (size_t k = 2; k < n; k++) {
-            if ((p[k] & 0xc0) != 0x80)
-                return 0;
-        }
-        return n;
-    }
-    return 0;
 }
 
 static void json_char(struct log_line *l, const char *p, size_t len)
@@ -68,7 +45,7 @@ void log_json_string(struct log_line *l, const char *data, size_t len)
 {
     log_line_add(l, "\"", 1);
     while (len > 0) {
-        size_t n = utf8_len((const uint8_t *)data, len);
+        size_t n = utf8_char_len((const uint8_t *)data, len);
         if (n == 0)
             log_line_add(l, "\xef\xbf\xbd", 3);
         else

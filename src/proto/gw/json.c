@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "proto/utf8_char.h"
+#include "base/utf8_char.h"
 
 enum json__expect {
     EXPECT_VALUE,

@@ -7,7 +7,7 @@
 
 #include "proto/php/php_write.h"
 #include "proto/php/tree.h"
-#include "proto/utf8_char.h"
+#include "base/utf8_char.h"
 
 #define JSON_ENCODE_DEPTH_MAX 512
 
