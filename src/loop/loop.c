@@ -315,6 +315,7 @@ static uint64_t turn(struct loop *l, uint64_t timeout_ns)
 
     uint64_t end_ns = loop_clock_ns(l);
     uint64_t turn_ns = end_ns - l->now_ns;
+    l->stats.turn_ns_last = turn_ns;
     l->stats.turns++;
     if (turn_ns > l->stats.turn_ns_longest)
         l->stats.turn_ns_longest = turn_ns;

@@ -70,7 +70,7 @@ void loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 
 struct loop_stats {
-    uint64_t turns, turn_ns_longest, turns_over_budget;
+    uint64_t turns, turn_ns_last, turn_ns_longest, turns_over_budget;
     /* The same in CPU time: without what others had of the CPU. Of turns that began with work left over by
      * the one before, which those with long work are; with what poll cost. */
     uint64_t turn_cpu_ns_longest;

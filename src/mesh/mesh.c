@@ -399,6 +399,13 @@ size_t mesh_waiting(const struct mesh *m, unsigned to)
     return m->peers[to].backlog.bytes;
 }
 
+size_t mesh_ring_used(const struct mesh *m, unsigned to)
+{
+    ASSERT(to < m->opt.n_shards);
+    const struct peer *p = &m->peers[to];
+    return p->out && !p->out_broken ? (size_t)ring_in_use(&p->w) : 0;
+}
+
 /* Asked for more room than one message needs: or room is told, and refused to the second message, for every
  * message that the other reads. */
 static void serve(struct mesh *m, unsigned to)

@@ -102,6 +102,9 @@ size_t mesh_try_max(const struct mesh *m);
 /* Bytes in the backlog to that shard, with a large message under way. */
 size_t mesh_waiting(const struct mesh *m, unsigned to);
 
+/* Bytes in the ring to that shard that it has not taken, with the heads of the messages; 0 for ourselves. */
+size_t mesh_ring_used(const struct mesh *m, unsigned to);
+
 /* Others have sent something that was not taken yet. What another shard sent before something else of it was
  * seen (a word in shared memory) is not missed. */
 bool mesh_has_unread(const struct mesh *m);

@@ -140,6 +140,13 @@ void ring_show(struct ring_writer *w)
     w->shown = true;
 }
 
+uint64_t ring_in_use(const struct ring_writer *w)
+{
+    /* Relaxed: nothing follows from it. */
+    uint64_t bytes = w->next - atomic_load_explicit(&w->shm->head, memory_order_relaxed);
+    return bytes <= w->size ? bytes : 0;
+}
+
 void ring_cancel(struct ring_writer *w)
 {
     w->next = w->tail;

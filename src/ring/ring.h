@@ -96,6 +96,9 @@ bool ring_publish(struct ring_writer *w);
  * follow before the producer turns to something else, or a consumer that sleeps is not woken. */
 void ring_show(struct ring_writer *w);
 
+/* Bytes that the consumer has not released, with what is reserved; for people to see. */
+uint64_t ring_in_use(const struct ring_writer *w);
+
 /* Forget what is reserved and not visible. */
 void ring_cancel(struct ring_writer *w);
 

@@ -160,6 +160,14 @@ struct member *directory_find(const struct directory *d, uint32_t id)
     return hash_table__find(&d->ids, id);
 }
 
+bool directory_at(const struct directory *d, uint32_t place, struct member **ret)
+{
+    if (place >= d->all.used)
+        return false;
+    *ret = set__at(&d->all, place);
+    return true;
+}
+
 uint32_t directory_count(const struct directory *d)
 {
     return d->all.live;

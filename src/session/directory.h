@@ -79,6 +79,9 @@ int directory_add(struct directory *d, struct member *m);
 void directory_remove(struct directory *d, struct member *m);
 struct member *directory_find(const struct directory *d, uint32_t id);
 uint32_t directory_count(const struct directory *d);
+/* For looks at all members in slices: the one at that place, NULL: none is there; false: nor behind it. Keeps
+ * nothing: who comes or moves in between may be missed or met twice. */
+bool directory_at(const struct directory *d, uint32_t place, struct member **ret);
 uint32_t directory_next_seq(const struct directory *d); /* for the state that outlives the process */
 
 /* Replace the session, in m->record too if there is one. len 0: none. 0 or -ENOMEM (then it stays as it was).
@@ -139,6 +142,19 @@ struct group_cursor {
 void directory_groups_begin(struct directory *d, struct group_cursor *c);
 const struct group *group_cursor_next(struct group_cursor *c);
 void group_cursor_end(struct group_cursor *c);
+
+/* The uids or groups with their numbers of members, one by one in no order: *position is 0 to begin with and
+ * goes on from call to call; false: that was all. Keeps nothing: names that come or go in between may be
+ * missed or met twice. A call looks at 4096 places of the table at most; ret_name is NULL when none of them
+ * had one. */
+enum directory_names { DIRECTORY_UIDS, DIRECTORY_GROUPS };
+bool directory_next_name(const struct directory *d, enum directory_names which, uint32_t *position,
+                         const uint8_t **ret_name, size_t *ret_len, uint32_t *ret_members);
+
+/* A part of directory_check, for large ones: `steps` members, uids or groups from *position on (0 to begin
+ * with; 0 again when that was the last part). What takes all at once is left out: totals, and who is in a set
+ * of more than 1024. NULL, or what is wrong. */
+const char *directory_check_slice(const struct directory *d, uint64_t *position, uint32_t steps);
 
 /* Compares every table with every other; NULL when they agree, else a static text of what does not add up.
  * O(everything): for tests and `tgg ctl check`. */

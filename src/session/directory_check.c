@@ -137,3 +137,48 @@ const char *directory_check(const struct directory *d)
     TRY(check_group_set(d));
     return check_cursors(d);
 }
+
+/* ---- in slices */
+
+#define SET_WHOLE_MAX 1024
+
+static const char *check_named(const struct hash_table *t, enum set_kind kind, uint32_t i)
+{
+    const struct named *n = hash_table__at(t, i);
+    if (!n) {
+        return NULL;
+    }
+    if (n->set.kind != kind || n->set.live == 0) {
+        return "a uid or group without members is in its table";
+    }
+    if (named__find(t, named__key_of(n)) != n) {
+        return "a uid or group is not found by its name";
+    }
+    return n->set.used <= SET_WHOLE_MAX ? set__check(&n->set) : NULL;
+}
+
+/* Members, then the places of both tables, one after the other. */
+static const char *check_at(const struct directory *d, uint64_t i)
+{
+    uint32_t uids = hash_table__slots(&d->uids);
+    if (i < d->all.used) {
+        const struct member *m = set__at(&d->all, (uint32_t)i);
+        return m ? check_member(d, m) : NULL;
+    }
+    i -= d->all.used;
+    return i < uids ? check_named(&d->uids, SET_UID, (uint32_t)i)
+                    : check_named(&d->groups, SET_GROUP, (uint32_t)i - uids);
+}
+
+const char *directory_check_slice(const struct directory *d, uint64_t *position, uint32_t steps)
+{
+    uint64_t end = (uint64_t)d->all.used + hash_table__slots(&d->uids) + hash_table__slots(&d->groups);
+    for (; steps > 0 && *position < end; steps--) {
+        TRY(check_at(d, (*position)++));
+    }
+    if (*position < end) {
+        return NULL;
+    }
+    *position = 0;
+    return check_cursors(d);
+}

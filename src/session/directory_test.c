@@ -778,6 +778,57 @@ static void the_check_notices_damage(void **state)
     assert_null(directory_check(f->d));
 }
 
+static void the_check_in_slices_notices_damage_too(void **state)
+{
+    struct fixture *f = *state;
+    add(f, N);
+    for (int i = 0; i < N; i++) {
+        bind(f, i, i % 2 ? "odd" : "even");
+    }
+    join(f, 0, N, "all");
+    uint64_t position = 0;
+    unsigned slices = 0;
+    do {
+        assert_null(directory_check_slice(f->d, &position, 7));
+        slices++;
+    } while (position != 0);
+    assert_true(slices > N / 7);
+    f->m[N - 1].uid_position ^= 1;
+    const char *wrong = NULL;
+    do {
+        wrong = directory_check_slice(f->d, &position, 7);
+    } while (!wrong && position != 0);
+    assert_non_null(wrong);
+    f->m[N - 1].uid_position ^= 1;
+}
+
+static void names_one_by_one(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t *name;
+    size_t len;
+    uint32_t position = 0, members, names = 0, sum = 0;
+    assert_false(directory_next_name(f->d, DIRECTORY_GROUPS, &position, &name, &len, &members));
+    assert_null(name);
+    add(f, N);
+    for (int i = 0; i < N; i++) {
+        char group[8];
+        snprintf(group, sizeof(group), "g%d", i % 40);
+        join(f, i, 1, group);
+    }
+    for (position = 0; directory_next_name(f->d, DIRECTORY_GROUPS, &position, &name, &len, &members);) {
+        if (name) {
+            names++;
+            sum += members;
+            assert_int_equal(directory_group_count(f->d, name, len), members);
+        }
+    }
+    assert_int_equal(names, 40);
+    assert_int_equal(sum, N);
+    position = 0;
+    assert_false(directory_next_name(f->d, DIRECTORY_UIDS, &position, &name, &len, &members));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -817,6 +868,8 @@ int main(void)
         TEST(each_failing_allocation_leaves_everything_unchanged),
         TEST(a_rebind_without_memory_keeps_the_old_uid),
         TEST(the_check_notices_damage),
+        TEST(the_check_in_slices_notices_damage_too),
+        TEST(names_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,3 +28,24 @@ struct named *named__find(const struct hash_table *t, struct name_key key)
 {
     return hash_table__find_match(t, key.hash, matches, &key);
 }
+
+#define LOOKED_AT_MAX 4096
+
+bool directory_next_name(const struct directory *d, enum directory_names which, uint32_t *position,
+                         const uint8_t **ret_name, size_t *ret_len, uint32_t *ret_members)
+{
+    const struct hash_table *t = which == DIRECTORY_UIDS ? &d->uids : &d->groups;
+    uint32_t slots = hash_table__slots(t);
+    *ret_name = NULL;
+    for (uint32_t looked_at = 0; *position < slots && looked_at < LOOKED_AT_MAX; looked_at++) {
+        const struct named *n = hash_table__at(t, (*position)++);
+        if (!n) {
+            continue;
+        }
+        *ret_name = n->name;
+        *ret_len = n->set.name_len;
+        *ret_members = n->set.live;
+        return true;
+    }
+    return *position < slots;
+}
