@@ -14,7 +14,6 @@
 #include "common.h"
 #include "handshake.h"
 #include "packet.h"
-#include "tls.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -25,6 +24,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "load/load_tls.h"
 
 #define EVENTS_MAX      512
 #define WORKER_READ     (256u * 1024)
@@ -73,14 +74,27 @@ static void watch(int op, int fd, uint32_t events)
     xepoll_ctl(epoll_fd, op, fd, events, (epoll_data_t){.fd = fd});
 }
 
+/* A client that went is one that ended; TLS that failed ends the run. */
+static ssize_t tls_result(ssize_t n)
+{
+    if (n < 0 && errno == EPROTO)
+        die("TLS: %s", load_tls_error());
+    return n < 0 && errno != EAGAIN ? 0 : n;
+}
+
 static ssize_t client_recv(int fd, void *data, size_t len)
 {
-    return tls != NULL ? tls_recv(tls_of[fd], data, len) : recv(fd, data, len, 0);
+    return tls != NULL ? tls_result(load_tls_recv(tls_of[fd], data, len)) : recv(fd, data, len, 0);
 }
 
 static ssize_t client_write(int fd, const void *data, size_t len)
 {
-    return tls != NULL ? tls_send(tls_of[fd], data, len) : send(fd, data, len, MSG_NOSIGNAL);
+    if (tls == NULL)
+        return send(fd, data, len, MSG_NOSIGNAL);
+    ssize_t n = tls_result(load_tls_send(tls_of[fd], data, len));
+    if (n == 0)
+        errno = EPIPE;
+    return n == 0 ? -1 : n;
 }
 
 static void client_add(int fd)
@@ -88,8 +102,8 @@ static void client_add(int fd)
     if (fd >= CLIENTS_MAX)
         die("descriptor %d: too many clients", fd);
     greeted[fd] = false;
-    if (tls != NULL)
-        tls_of[fd] = tls_on(tls, fd);
+    if (tls != NULL && (tls_of[fd] = load_tls_on(tls, fd, NULL)) == NULL)
+        die("TLS: %s", load_tls_error());
     id_of[fd] |= (uint32_t)fd;
     if (mode != MODE_FORWARD)
         return;
@@ -144,8 +158,13 @@ static void worker_accept(void)
 static void client_greet(int fd)
 {
     static char request[4096];
-    if (tls != NULL && !SSL_is_init_finished(tls_of[fd]) && !tls_greet(tls_of[fd]))
-        return;
+    if (tls != NULL && !SSL_is_init_finished(tls_of[fd])) {
+        int r = load_tls_greet(tls_of[fd]);
+        if (r < 0)
+            die("TLS: %s", load_tls_error());
+        if (r == 0)
+            return;
+    }
     calls.client_reads++;
     ssize_t n = client_recv(fd, request, sizeof(request));
     if (n < 0 && errno == EAGAIN)
@@ -329,8 +348,8 @@ static void options_parse(int argc, char **argv)
     int rest = args_parse(argc, argv, args, sizeof(args) / sizeof(args[0]), usage_text);
     if (rest != argc || listen_on.sin_port == 0 || (worker_on.sin_port == 0) != (mode != MODE_FORWARD))
         usage(usage_text);
-    if (pem != NULL)
-        tls = tls_server(pem);
+    if (pem != NULL && (tls = load_tls_server(pem)) == NULL)
+        die("TLS: %s", load_tls_error());
     client_listener = tcp_listen(&listen_on);
     if (mode == MODE_FORWARD)
         worker_listener = tcp_listen(&worker_on);

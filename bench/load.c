@@ -3,6 +3,7 @@
 #include "load.h"
 
 #include "common.h"
+#include "handshake.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,14 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EVENTS_MAX   1024
 #define STALL_MAX_NS 10000000000u /* a run in which nothing happens for so long has failed */
 #define NS_PER_MS    1000000u
-
-void watch(struct load *l, int op, int fd, uint32_t events, void *ptr)
-{
-    xepoll_ctl(l->epoll, op, fd, events, (epoll_data_t){.ptr = ptr});
-}
 
 static void window_open(struct load *l)
 {
@@ -29,7 +24,7 @@ static void window_open(struct load *l)
     for (uint32_t i = 0; i < l->opt.n_cpu_pids; i++)
         l->window.cpu_ns[i] = process_cpu_ns(l->opt.cpu_pids[i]);
     l->window.own_cpu_ns = process_cpu_ns(getpid());
-    l->window.start_ns = l->now;
+    l->window.start_ns = l->engine.now;
 }
 
 static void window_close(struct load *l)
@@ -38,7 +33,7 @@ static void window_close(struct load *l)
     for (uint32_t i = 0; i < l->opt.n_cpu_pids; i++)
         l->window.cpu_ns[i] = process_cpu_ns(l->opt.cpu_pids[i]) - l->window.cpu_ns[i];
     l->window.own_cpu_ns = process_cpu_ns(getpid()) - l->window.own_cpu_ns;
-    l->window.end_ns = l->now;
+    l->window.end_ns = l->engine.now;
 }
 
 static void latency_print(const struct hist *h)
@@ -71,14 +66,14 @@ static void result_print(const struct load *l)
 static bool window_is_over(const struct load *l)
 {
     uint64_t limit = l->opt.run_operations;
-    return l->now >= l->window.start_ns + (uint64_t)l->opt.run_ms * NS_PER_MS ||
+    return l->engine.now >= l->window.start_ns + (uint64_t)l->opt.run_ms * NS_PER_MS ||
            (limit > 0 && l->operations - l->window.operations >= limit);
 }
 
 bool phase_advance(struct load *l)
 {
     uint64_t measure_ns = l->start_ns + (uint64_t)l->opt.warmup_ms * NS_PER_MS;
-    if (l->phase == PHASE_WARMUP && l->now >= measure_ns &&
+    if (l->phase == PHASE_WARMUP && l->engine.now >= measure_ns &&
         l->operations - l->start_operations >= l->opt.warmup_operations) {
         l->phase = PHASE_MEASURE;
         window_open(l);
@@ -99,7 +94,7 @@ bool phase_advance(struct load *l)
 
 static void mode_begin(struct load *l)
 {
-    l->now = l->start_ns = now_ns();
+    l->engine.now = l->start_ns = load_now_ns();
     l->start_operations = l->operations;
     l->phase = PHASE_WARMUP;
     if (l->mode->start != NULL)
@@ -107,7 +102,7 @@ static void mode_begin(struct load *l)
 }
 
 /* Standard input ended: the one who started us wants no more. A line: go. */
-static void stdin_read(struct load *l)
+void stdin_read(struct load *l)
 {
     char text[64];
     ssize_t n = read(STDIN_FILENO, text, sizeof(text));
@@ -132,41 +127,34 @@ static void connect_more(struct load *l)
 {
     while (l->n_begun < l->opt.connections && l->n_begun - l->n_ready < l->opt.connecting_max) {
         struct conn *c = &l->conns[l->n_begun];
-        c->index = l->n_begun++;
-        conn_begin(l, c);
+        c->base.index = l->n_begun++;
+        engine_begin(&l->engine, &c->base);
     }
     if (l->n_ready == l->opt.connections)
         all_ready(l);
 }
 
-static int wait_events(struct load *l, struct epoll_event *events, uint64_t sleep_ns_max)
+static void turn(struct load *l, uint64_t sleep_ns_max)
 {
     bool patient = l->phase == PHASE_HOLD;
     uint64_t ns = sleep_ns_max < STALL_MAX_NS ? sleep_ns_max : STALL_MAX_NS;
-    struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
-    int n = epoll_pwait2(l->epoll, events, EVENTS_MAX, patient ? NULL : &timeout, NULL);
-    if (n < 0 && errno != EINTR)
-        die_errno("epoll_pwait2");
-    if (n == 0 && ns == STALL_MAX_NS)
+    uint64_t before = load_now_ns();
+    int n = engine_turn(&l->engine, patient ? UINT64_MAX : ns);
+    if (n < 0) {
+        errno = -n;
+        die_errno("waiting");
+    }
+    if (n == 0 && ns == STALL_MAX_NS && l->engine.now - before >= ns)
         die("nothing came for %u s (%u of %u connections ready)", (unsigned)(STALL_MAX_NS / 1000000000u),
             l->n_ready, l->opt.connections);
-    l->now = now_ns();
-    return n;
 }
 
 static void run(struct load *l)
 {
-    static struct epoll_event events[EVENTS_MAX];
     uint64_t sleep_ns_max = UINT64_MAX;
     connect_more(l);
     while (phase_advance(l)) {
-        int n = wait_events(l, events, sleep_ns_max);
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.ptr == NULL)
-                stdin_read(l);
-            else
-                conn_event(l, events[i].data.ptr, events[i].events);
-        }
+        turn(l, sleep_ns_max);
         if (l->phase == PHASE_CONNECT)
             connect_more(l);
         sleep_ns_max = UINT64_MAX;
@@ -275,6 +263,41 @@ static void options_parse(struct load *l, int argc, char **argv)
         o->hold = true;
 }
 
+static void target_init(struct load *l)
+{
+    struct sockaddr_storage source = {.ss_family = AF_INET};
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&source;
+    l->target.protocol = LOAD_WEBSOCKET;
+    memcpy(&l->target.address, &l->opt.target, sizeof(l->opt.target));
+    l->target.address_len = sizeof(l->opt.target);
+    l->sources.n = l->opt.sources;
+    l->sources.list = xcalloc(l->sources.n, sizeof(source));
+    for (uint32_t i = 0; i < l->opt.sources; i++) {
+        v4->sin_addr.s_addr = htonl(INADDR_LOOPBACK + l->opt.source_first + i);
+        l->sources.list[i] = source;
+    }
+}
+
+static void load_engine_init(struct load *l)
+{
+    struct engine_conf conf = {
+        .target = &l->target,
+        .sources = &l->sources,
+        .request = l->opt.deflate ? HANDSHAKE_REQUEST_DEFLATE : HANDSHAKE_REQUEST,
+        .accept = HANDSHAKE_ACCEPT,
+        .silent = l->opt.silent,
+    };
+    if (l->opt.tls)
+        conf.tls = load_tls_client(TLS1_3_VERSION, false, NULL);
+    if (l->opt.tls && conf.tls == NULL)
+        die("TLS: %s", load_tls_error());
+    int r = engine_init(&l->engine, &conf, &load_conn_ops, l);
+    if (r < 0) {
+        errno = -r;
+        die_errno("epoll");
+    }
+}
+
 int main(int argc, char **argv)
 {
     static struct load load;
@@ -282,17 +305,16 @@ int main(int argc, char **argv)
     options_parse(l, argc, argv);
     raise_file_limit();
     prctl(PR_SET_TIMERSLACK, 1UL); /* the open loop sleeps for microseconds */
+    target_init(l);
+    load_engine_init(l);
     frames_init(l);
-    if (l->opt.tls)
-        l->tls = tls_client();
-    l->epoll = xepoll_create();
     if (l->mode == &load_connect) {
         load_connect_run(l);
-    } else {
-        l->conns = xcalloc(l->opt.connections, sizeof(*l->conns));
-        if (l->opt.hold)
-            watch(l, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, NULL);
-        run(l);
+        return 0;
     }
+    l->conns = xcalloc(l->opt.connections, sizeof(*l->conns));
+    if (l->opt.hold && engine_watch(&l->engine, STDIN_FILENO) < 0)
+        die("standard input cannot be watched");
+    run(l);
     return 0;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* Inside of tgg-load: one process, one thread, one epoll set, N WebSocket connections with messages of one
- * size.
+/* Inside of tgg-load: one process, one thread, N WebSocket connections with messages of one size, on the
+ * engine of src/load. Whatever is not as it must be ends the process: a run that went wrong gives no figure.
  *
  *   load.c          options, the turn, phases (connect, ready, warm-up, measured window), the line of results
- *   load_conn.c     one connection: connect, handshake, frames in and out
+ *   load_conn.c     messages: what is sent, and that what comes back is that
  *   load_echo.c     echo: closed loop (k outstanding) or open loop (fixed rate)
  *   load_fanout.c   one sender, everybody receives
  *   load_listen.c   everybody receives what the sender of another process has sent
@@ -12,20 +12,19 @@
  *   load_idle.c     connections that do nothing */
 #pragma once
 
-#include "hist.h"
-#include "tls.h"
-
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "load/engine.h"
+#include "load/hist.h"
+
 #define CPU_PIDS_MAX 128
 #define FRAME_HEAD   8u /* of our own frames at most: two bytes, 16-bit length, mask */
 #define PAYLOAD_MIN  16u
 #define PAYLOAD_MAX  65535u
-#define READ_BYTES   (64u * 1024)
 
 /* In place of a connection's number in the payload: a message that the worker sends to everybody. Its digits
  * begin with an f, which no connection's number does; the worker tells the two apart by that (--reply
@@ -69,26 +68,11 @@ struct load_options {
     enum close_kind close;
 };
 
-enum conn_state {
-    CONN_CLOSED,
-    CONN_CONNECTING,
-    CONN_TLS,      /* its handshake */
-    CONN_GREETING, /* request sent, answer awaited */
-    CONN_AWAITING, /* option await: first message awaited */
-    CONN_OPEN,
-};
-
 struct conn {
-    int fd;
-    SSL *tls; /* NULL: plain */
-    enum conn_state state;
-    uint32_t index;
-    uint32_t sent;     /* messages given to the kernel, the last one perhaps in part */
-    uint32_t received; /* messages taken */
-    uint32_t unsent;   /* bytes of message sent - 1 that the kernel has not taken */
-    bool blocked;      /* the kernel took less than it was given */
-    uint32_t partial_len;
-    uint8_t *partial; /* an incomplete frame or answer; NULL when there was never one */
+    struct engine_conn base; /* stands first: one is cast to the other */
+    uint32_t sent;           /* messages given to the engine */
+    uint32_t received;       /* messages taken */
+    bool awaiting;           /* option await: open, its first message awaited */
 };
 
 /* What a mode does. Each may be NULL. */
@@ -111,10 +95,10 @@ struct load {
     struct load_options opt;
     const struct load_mode *mode;
     enum load_phase phase;
-    int epoll;
-    SSL_CTX *tls;    /* NULL: plain */
+    struct load_target target;
+    struct load_sources sources;
+    struct engine engine;
     bool compressed; /* the message that is being taken */
-    uint64_t now;    /* ns; taken after each wait and each read */
     struct conn *conns;
     uint32_t n_begun, n_ready;
 
@@ -123,7 +107,6 @@ struct load {
     uint8_t frame[FRAME_HEAD + PAYLOAD_MAX];
     uint32_t frame_head;
     uint8_t expected[PAYLOAD_MAX];
-    uint8_t input[READ_BYTES + PAYLOAD_MAX + FRAME_HEAD];
 
     uint64_t operations; /* since the start */
     struct hist latency; /* of the measured window, ns */
@@ -157,16 +140,13 @@ extern const struct load_mode load_connect;
 
 /* load_conn.c */
 void frames_init(struct load *l);
-/* A non-blocking socket from the source address that belongs to `n`, its connect under way. */
-int socket_connect(const struct load *l, uint64_t n);
-void conn_begin(struct load *l, struct conn *c);
-/* To be called with what epoll says of the connection. */
-void conn_event(struct load *l, struct conn *c, uint32_t events);
+/* What the engine tells of connections. */
+extern const struct engine_ops load_conn_ops;
 /* Send message c->sent. False when the kernel's buffer is full: mode->writable follows. */
 bool conn_send(struct load *l, struct conn *c);
-/* The same with a payload of the mode's own, for modes that have so little on the way that it always fits;
- * the payload is masked in place. */
-void conn_send_payload(struct conn *c, uint8_t *payload, uint32_t len);
+/* The same with a payload of the mode's own, before which CODEC_HEAD_MAX bytes are free and behind which
+ * CODEC_TAIL_MAX are; it is masked in place. */
+void conn_send_payload(struct load *l, struct conn *c, uint8_t *payload, uint32_t len);
 /* The eight digits in which numbers stand in payloads. */
 void put_hex(uint8_t *p, uint32_t value);
 /* Of a message that has come: who sent it, and which of his it is. False: no room for both. */
@@ -174,20 +154,10 @@ bool message_numbers(const struct load *l, const uint8_t *data, uint32_t len, ui
                      uint32_t *ret_seq);
 /* Ends the process unless data is message `seq` of connection `index` (BROADCAST_INDEX: of the sender). */
 void message_check(struct load *l, const uint8_t *data, uint32_t len, uint32_t index, uint32_t seq);
-/* Whether text, of len bytes, is a whole and right answer to our handshake: its length, 0 when more is to
- * come. */
-size_t answer_check(const uint8_t *text, size_t len);
-/* One frame at the head of data: its length, 0 when it is not complete. */
-struct frame {
-    uint8_t opcode;
-    bool compressed;
-    const uint8_t *payload;
-    uint32_t payload_len;
-};
-size_t frame_read(const uint8_t *data, size_t len, struct frame *ret);
 
 /* load.c */
-void watch(struct load *l, int op, int fd, uint32_t events, void *ptr);
+/* Standard input is readable. */
+void stdin_read(struct load *l);
 /* Start and end of the measured window as time passes; false when all is over. */
 bool phase_advance(struct load *l);
 /* load_connect.c: has a loop of its own. */

@@ -32,11 +32,14 @@ static uint64_t n_begun;
 
 static void slot_begin(struct load *l, struct slot *s)
 {
-    s->begun_ns = l->now;
+    s->begun_ns = l->engine.now;
     s->len = 0;
     s->state = SLOT_CONNECTING;
-    s->fd = socket_connect(l, n_begun++);
-    watch(l, EPOLL_CTL_ADD, s->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, s);
+    s->fd = load_socket_connect(&l->target, &l->sources, n_begun++);
+    if (s->fd < 0)
+        die("connect: %s", strerror(-s->fd));
+    xepoll_ctl(l->engine.epoll, EPOLL_CTL_ADD, s->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+               (epoll_data_t){.ptr = s});
 }
 
 static void slot_done(struct load *l, struct slot *s)
@@ -44,7 +47,7 @@ static void slot_done(struct load *l, struct slot *s)
     close(s->fd);
     l->operations++;
     if (load_is_measuring(l))
-        hist_add(&l->latency, l->now - s->begun_ns);
+        hist_add(&l->latency, l->engine.now - s->begun_ns);
     slot_begin(l, s);
 }
 
@@ -76,9 +79,12 @@ static void slot_connected(struct load *l, struct slot *s)
 
 static void slot_answered(struct load *l, struct slot *s)
 {
-    size_t used = answer_check(s->input, s->len);
+    unsigned status;
+    size_t used = codec_answer(s->input, s->len, HANDSHAKE_ACCEPT, &status);
     if (used == 0)
         return;
+    if (status != 101)
+        die("handshake refused: %.*s", (int)used, (const char *)s->input);
     if (!l->opt.message) {
         slot_close(l, s);
         return;
@@ -92,8 +98,11 @@ static void slot_answered(struct load *l, struct slot *s)
 
 static void slot_echoed(struct load *l, struct slot *s)
 {
-    struct frame f;
-    if (frame_read(s->input, s->len, &f) > 0)
+    struct codec_message m;
+    ssize_t n = codec_read(LOAD_WEBSOCKET, s->input, s->len, &m);
+    if (n < 0)
+        die("a frame that may not be");
+    if (n > 0)
         slot_close(l, s);
 }
 
@@ -136,17 +145,17 @@ void load_connect_run(struct load *l)
     struct slot *slots = xcalloc(l->opt.outstanding, sizeof(*slots));
     if (l->opt.message && l->opt.payload + 200 > SLOT_BYTES)
         die("--payload: at most %u with --message", SLOT_BYTES - 200);
-    l->now = l->start_ns = now_ns();
+    l->engine.now = l->start_ns = load_now_ns();
     l->phase = PHASE_WARMUP;
     for (uint32_t i = 0; i < l->opt.outstanding; i++)
         slot_begin(l, &slots[i]);
     while (phase_advance(l)) {
-        int n = epoll_wait(l->epoll, events, EVENTS_MAX, STALL_MAX_MS);
+        int n = epoll_wait(l->engine.epoll, events, EVENTS_MAX, STALL_MAX_MS);
         if (n < 0)
             die_errno("epoll_wait");
         if (n == 0)
             die("no answer for %d ms", STALL_MAX_MS);
-        l->now = now_ns();
+        l->engine.now = load_now_ns();
         for (int i = 0; i < n; i++)
             slot_event(l, events[i].data.ptr, events[i].events);
     }

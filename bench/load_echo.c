@@ -15,12 +15,12 @@ static uint64_t first_due; /* the first of this run */
 
 static uint64_t *sent_slot(const struct load *l, const struct conn *c, uint32_t seq)
 {
-    return &sent_at[(size_t)c->index * l->opt.outstanding + seq % l->opt.outstanding];
+    return &sent_at[(size_t)c->base.index * l->opt.outstanding + seq % l->opt.outstanding];
 }
 
 static uint64_t due_ns(const struct load *l, const struct conn *c, uint32_t seq)
 {
-    uint64_t i = (uint64_t)seq * l->opt.connections + c->index;
+    uint64_t i = (uint64_t)seq * l->opt.connections + c->base.index;
     return l->start_ns + (uint64_t)((double)(i - first_due) * 1e9 / l->opt.rate);
 }
 
@@ -29,15 +29,15 @@ static uint64_t wanted(const struct load *l, const struct conn *c)
 {
     if (l->opt.rate == 0)
         return load_is_running(l) ? (uint64_t)c->received + l->opt.outstanding : c->sent;
-    return (n_due + l->opt.connections - 1 - c->index) / l->opt.connections;
+    return (n_due + l->opt.connections - 1 - c->base.index) / l->opt.connections;
 }
 
 static void pump(struct load *l, struct conn *c)
 {
     uint64_t want = wanted(l, c);
-    while (c->sent < want && !c->blocked) {
+    while (c->sent < want && !engine_is_blocked(&c->base)) {
         if (sent_at != NULL)
-            *sent_slot(l, c, c->sent) = l->now;
+            *sent_slot(l, c, c->sent) = l->engine.now;
         conn_send(l, c);
     }
 }
@@ -57,14 +57,14 @@ static uint64_t echo_turn(struct load *l)
 {
     if (l->opt.rate == 0)
         return UINT64_MAX;
-    uint64_t due = first_due + (uint64_t)((double)(l->now - l->start_ns) * l->opt.rate / 1e9) + 1;
+    uint64_t due = first_due + (uint64_t)((double)(l->engine.now - l->start_ns) * l->opt.rate / 1e9) + 1;
     while (n_due < due) {
         struct conn *c = &l->conns[n_due % l->opt.connections];
         n_due++;
         pump(l, c);
     }
     uint64_t next = l->start_ns + (uint64_t)((double)(n_due - first_due) * 1e9 / l->opt.rate);
-    uint64_t now = now_ns();
+    uint64_t now = load_now_ns();
     return next > now ? next - now : 0;
 }
 
@@ -78,10 +78,10 @@ static void echo_message(struct load *l, struct conn *c, const uint8_t *data, ui
     uint32_t index, seq;
     if (message_numbers(l, data, len, &index, &seq) && index == BROADCAST_INDEX)
         return; /* somebody else's, to everybody */
-    message_check(l, data, len, c->index, c->received);
+    message_check(l, data, len, c->base.index, c->received);
     if (load_is_measuring(l)) {
         uint64_t began = began_ns(l, c, c->received);
-        hist_add(&l->latency, l->now > began ? l->now - began : 0);
+        hist_add(&l->latency, l->engine.now > began ? l->engine.now - began : 0);
     }
     c->received++;
     l->operations++;
@@ -95,7 +95,7 @@ static void echo_end(struct load *l)
     for (uint32_t i = 0; i < l->opt.connections && l->opt.rate > 0; i++) {
         struct conn *c = &l->conns[i];
         for (uint64_t seq = c->received, want = wanted(l, c); seq < want; seq++)
-            hist_add(&l->latency, l->now - due_ns(l, c, (uint32_t)seq));
+            hist_add(&l->latency, l->engine.now - due_ns(l, c, (uint32_t)seq));
     }
 }
 

@@ -25,8 +25,8 @@ static bool is_enough(const struct load *l, const struct conn *sender)
 static void pump(struct load *l, struct conn *sender)
 {
     while (load_is_running(l) && !is_enough(l, sender) && sender->sent < n_complete + l->opt.outstanding &&
-           !sender->blocked) {
-        broadcasts[sender->sent % OUTSTANDING_MAX] = (struct broadcast){0, l->now};
+           !engine_is_blocked(&sender->base)) {
+        broadcasts[sender->sent % OUTSTANDING_MAX] = (struct broadcast){0, l->engine.now};
         conn_send(l, sender);
     }
 }
@@ -44,7 +44,7 @@ static void fanout_message(struct load *l, struct conn *c, const uint8_t *data, 
     message_check(l, data, len, BROADCAST_INDEX, c->received);
     struct broadcast *b = &broadcasts[c->received % OUTSTANDING_MAX];
     if (load_is_measuring(l))
-        hist_add(&l->latency, l->now - b->sent_ns);
+        hist_add(&l->latency, l->engine.now - b->sent_ns);
     c->received++;
     l->operations++;
     if (++b->deliveries == l->opt.connections) {

@@ -16,7 +16,7 @@ static void listen_print(struct load *l)
 {
     printf("{\"event\":\"result\",\"mode\":\"listen\",\"connections\":%u,\"operations\":%lu,\"first_ns\":%lu,"
            "\"last_ns\":%lu}\n",
-           l->opt.connections, l->opt.run_operations, first_ns, l->now);
+           l->opt.connections, l->opt.run_operations, first_ns, l->engine.now);
     fflush(stdout);
     first_ns = 0;
 }
@@ -30,7 +30,7 @@ static void listen_message(struct load *l, struct conn *c, const uint8_t *data, 
         (void)message_numbers(l, data, len, &index, &first_seq);
     message_check(l, data, len, BROADCAST_INDEX, first_seq + c->received);
     if (first_ns == 0)
-        first_ns = l->now;
+        first_ns = l->engine.now;
     c->received++;
     l->operations++;
     if (l->opt.run_operations > 0 && l->operations % l->opt.run_operations == 0)

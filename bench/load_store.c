@@ -42,9 +42,9 @@ static void value_fill(const struct load *l, uint8_t *p, uint32_t number, uint32
 
 static void command_send(struct load *l, struct conn *c)
 {
-    uint8_t text[COMMAND + PAYLOAD_MAX];
-    struct store_conn *s = &states[c->index];
-    uint32_t key = key_of(s->n), number = c->index * KEYS + key, len = COMMAND - 1;
+    uint8_t room[CODEC_HEAD_MAX + COMMAND + PAYLOAD_MAX + CODEC_TAIL_MAX], *text = room + CODEC_HEAD_MAX;
+    struct store_conn *s = &states[c->base.index];
+    uint32_t key = key_of(s->n), number = c->base.index * KEYS + key, len = COMMAND - 1;
     memcpy(text, is_set(s->n) ? "set " : "get ", 4);
     put_hex(text + 4, number);
     if (is_set(s->n)) {
@@ -52,24 +52,24 @@ static void command_send(struct load *l, struct conn *c)
         value_fill(l, text + COMMAND, number, ++s->version[key]);
         len = COMMAND + l->opt.payload;
     }
-    s->sent_ns = l->now;
+    s->sent_ns = l->engine.now;
     s->n++;
-    conn_send_payload(c, text, len);
+    conn_send_payload(l, c, text, len);
 }
 
 static void answer_must_be(struct load *l, const struct conn *c, const uint8_t *data, uint32_t len)
 {
     uint8_t want[PAYLOAD_MAX];
-    uint32_t n = states[c->index].n - 1, key = key_of(n), number = c->index * KEYS + key;
+    uint32_t n = states[c->base.index].n - 1, key = key_of(n), number = c->base.index * KEYS + key;
     uint32_t want_len = is_set(n) ? 11 : l->opt.payload;
     if (is_set(n)) {
         memcpy(want, "ok ", 3);
         put_hex(want + 3, number);
     } else {
-        value_fill(l, want, number, states[c->index].version[key]);
+        value_fill(l, want, number, states[c->base.index].version[key]);
     }
     if (len != want_len || memcmp(data, want, len) != 0)
-        die("command %u of connection %u was answered with %u bytes \"%.*s\"", n, c->index, len,
+        die("command %u of connection %u was answered with %u bytes \"%.*s\"", n, c->base.index, len,
             len < 64 ? (int)len : 64, (const char *)data);
 }
 
@@ -87,7 +87,7 @@ static void store_message(struct load *l, struct conn *c, const uint8_t *data, u
 {
     answer_must_be(l, c, data, len);
     if (load_is_measuring(l))
-        hist_add(&l->latency, l->now - states[c->index].sent_ns);
+        hist_add(&l->latency, l->engine.now - states[c->base.index].sent_ns);
     c->received++;
     l->operations++;
     if (load_is_running(l))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "hist.h"
+#include "load/hist.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -58,6 +58,46 @@ static void quantiles_of_a_wide_range(void **state)
     assert_int_equal(h.sum, UINT64_C(500000500000));
 }
 
+static void buckets_follow_one_another_without_gap(void **state)
+{
+    for (uint32_t i = 1; i < HIST_BUCKETS; i++) {
+        assert_true(hist_bucket_first(i) == hist_bucket_last(i - 1) + 1);
+        assert_true(hist_bucket_last(i) >= hist_bucket_first(i));
+    }
+    assert_int_equal(hist_bucket_first(0), 0);
+}
+
+static struct hist other, both, since;
+
+static void merged_is_as_if_all_had_come_to_one(void **state)
+{
+    memset(&other, 0, sizeof(other));
+    memset(&both, 0, sizeof(both));
+    for (uint64_t v = 1; v <= 100000; v++) {
+        hist_add(v % 3 == 0 ? &h : &other, v * 17);
+        hist_add(&both, v * 17);
+    }
+    hist_merge(&h, &other);
+    assert_memory_equal(&h, &both, sizeof(h));
+    assert_true(hist_mean(&h) == 17 * 100001 / 2);
+}
+
+static void since_is_what_came_in_between(void **state)
+{
+    for (uint64_t v = 1; v <= 100; v++)
+        hist_add(&h, v);
+    memcpy(&both, &h, sizeof(both));
+    for (uint64_t v = 1; v <= 50; v++)
+        hist_add(&h, v);
+    hist_since(&h, &both, &since);
+    assert_int_equal(since.count, 50);
+    assert_int_equal(since.max, 50);
+    assert_int_equal(hist_quantile(&since, 0.5), 25);
+    hist_since(&h, &h, &since);
+    assert_int_equal(since.count, 0);
+    assert_int_equal(hist_quantile(&since, 0.5), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -66,6 +106,9 @@ int main(void)
         cmocka_unit_test_setup(any_value_is_known_within_one_step, setup),
         cmocka_unit_test_setup(largest_value_has_a_bucket, setup),
         cmocka_unit_test_setup(quantiles_of_a_wide_range, setup),
+        cmocka_unit_test(buckets_follow_one_another_without_gap),
+        cmocka_unit_test_setup(merged_is_as_if_all_had_come_to_one, setup),
+        cmocka_unit_test_setup(since_is_what_came_in_between, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
