@@ -198,6 +198,8 @@ class Site:
     # -- the end
 
     def close(self):
+        if not self.gateway.is_oracle and self.gateway.is_running():
+            self.gateway.check_tables()
         for client in self.clients:
             client.close()
         if not self.gateway.is_oracle:
@@ -210,6 +212,7 @@ class Site:
             link.close()
         if not self.gateway.is_oracle and self.gateway.is_running():
             self.wait_gauge("links", 0)
+            self.gateway.check_tables()
 
     def take_what_waits(self):
         """An ON_CLOSE whose worker ended in the same moment waits for the next worker; that is not to be the next test's."""

@@ -5,6 +5,7 @@ test's own. A process that ends when it should not, or that has a sanitizer's re
 TGG_BUILD names the build directory (default: build in the root of the tree). TGG_TEST_SHARDS: how many shards a gateway
 has where the test does not say (default 1)."""
 
+import http.client
 import json
 import os
 import re
@@ -289,6 +290,19 @@ class Register(Service):
         wait_for(ready, what="the register to listen")
 
 
+class UnixHTTP(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path, timeout=PATIENCE):
+        super().__init__("tgg", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
 # Where counters stand in node.shm, docs/SHARED-MEMORY.md.
 ANNOUNCER_OFFSET, SHARDS_OFFSET, BLOCK_BYTES, COUNTERS_OFFSET = 8192, 16384, 8192, 640
 
@@ -296,13 +310,13 @@ ANNOUNCER_OFFSET, SHARDS_OFFSET, BLOCK_BYTES, COUNTERS_OFFSET = 8192, 16384, 819
 class Gateway(Service):
     """tgg gateway with a listener per protocol, named like it.
 
-    shards: how many (default: TGG_TEST_SHARDS). gateway, register, log: keys of those sections. listen: {"websocket": {...}} adds keys to a listener, or
+    shards: how many (default: TGG_TEST_SHARDS). gateway, register, log, admin: keys of those sections. listen: {"websocket": {...}} adds keys to a listener, or
     {"other": {"protocol": "text", ...}} another listener; {"frame": None} leaves one out."""
 
     subcommand = "gateway"
     is_oracle = False
 
-    def __init__(self, folder, gateway=None, listen=None, register=None, log=None, registers=(), start=True, shards=None):
+    def __init__(self, folder, gateway=None, listen=None, register=None, log=None, registers=(), start=True, shards=None, admin=None):
         self.shards = shards or SHARDS
         self.runtime_dir = os.path.join(str(folder), "run")
         self.ports = {}
@@ -321,6 +335,8 @@ class Gateway(Service):
         }
         if register:
             sections["register"] = register
+        if admin:
+            sections["admin"] = admin
         self._counter_names = None
         self._add_listeners(sections, listen or {})
         super().__init__(folder, sections)
@@ -361,6 +377,30 @@ class Gateway(Service):
         """What `tgg status --json` says, None while there is nothing to read."""
         done = run_tgg("status", "--json", "-c", self.config_path)
         return json.loads(done.stdout) if done.returncode == 0 else None
+
+    @property
+    def admin_socket(self):
+        return os.path.join(self.runtime_dir, "admin.sock")
+
+    def admin(self, path, method="GET", timeout=PATIENCE):
+        """Status and JSON of an answer of the admin API."""
+        connection = UnixHTTP(self.admin_socket, timeout)
+        try:
+            connection.request(method, "/api/" + path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def check_tables(self):
+        """Every shard that answers finds its tables to agree with each other (tgg ctl check)."""
+        try:
+            status, answer = self.admin("check")
+        except OSError:
+            return  # the test has no admin process, or killed it
+        assert status in (200, 503), answer
+        wrong = [s for s in answer.get("shards", ()) if s["problems"]]
+        assert not wrong, "tables that do not agree: %s" % wrong
 
     def shard_pid(self, shard=0):
         return self.status()["shards"][shard]["pid"]

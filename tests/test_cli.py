@@ -235,8 +235,8 @@ def test_status_of_several_shards(tmp_path):
         assert status["n_shards"] == 3 and status["state"] == "running"
         assert status["config"] == str(gateway.config_path)
         kinds = [(p["kind"], p["number"], p["state"]) for p in status["processes"]]
-        assert kinds == [("supervisor", 0, "alive"), ("announcer", 0, "alive")] + [("shard", i, "alive") for i in range(3)]
-        assert [p["pid"] for p in status["processes"]][2:] == [s["pid"] for s in shards]
+        assert kinds == [("supervisor", 0, "alive"), ("announcer", 0, "alive")] + [("shard", i, "alive") for i in range(3)] + [("admin", 0, "alive")]
+        assert [p["pid"] for p in status["processes"]][2:5] == [s["pid"] for s in shards]
         assert status["processes"][0]["pid"] == gateway.process.pid
         lines = run_tgg("status", "-c", gateway.config_path).stdout.splitlines()
         text = dict(line.split(None, 1) for line in lines)

@@ -26,10 +26,14 @@ def process_status(pid):
         return {key: value.strip() for key, _, value in (line.partition(":") for line in f)}
 
 
+def pid_of(gateway, kind):
+    """None while there is no such process."""
+    (found,) = [p["pid"] for p in gateway.status()["processes"] if p["kind"] == kind]
+    return found or None
+
+
 def announcer_pid(gateway):
-    with open("/proc/%d/task/%d/children" % (gateway.process.pid, gateway.process.pid)) as f:
-        others = set(map(int, f.read().split())) - set(gateway.shard_pids())
-    return others.pop() if others else None
+    return pid_of(gateway, "announcer")
 
 
 def check_confined(status, filtered=True):
@@ -69,6 +73,7 @@ def test_shards_may_do_little_whoever_starts_them(start):
     for pid in site.gateway.shard_pids():
         check_confined(process_status(pid))
     check_confined(process_status(announcer_pid(site.gateway)), filtered=False)  # it resolves names
+    check_confined(process_status(pid_of(site.gateway, "admin")))
     for protocol in ("websocket", "text", "frame", "tcp"):
         check_echo(site, site.client(protocol))
     check_nothing_refused(site.gateway)
@@ -95,6 +100,7 @@ def test_started_as_root_shards_run_as_the_user(start):
         check_confined(status)
         check_is_user(status)
     check_is_user(process_status(announcer_pid(site.gateway)))
+    check_is_user(process_status(pid_of(site.gateway, "admin")))
     assert process_status(site.gateway.process.pid)["Uid"].split() == ["0"] * 4
     check_echo(site, site.client("low"))
     for name in os.listdir(site.gateway.runtime_dir):

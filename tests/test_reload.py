@@ -119,20 +119,6 @@ def test_a_key_that_needs_a_restart_is_told(start):
     assert site.worker_link()
 
 
-def test_other_listeners_need_a_restart(start):
-    site = start()
-    before = dict(site.gateway.sections)
-    site.gateway.sections["listen more"] = {"address": "127.0.0.1", "port": 1, "protocol": "text"}
-    change(site, "listen websocket", send_type="binary")
-    refused(site, "[listen more]")
-    site.gateway.sections.clear()
-    site.gateway.sections.update({name: keys for name, keys in before.items() if name != "listen tcp"})
-    site.gateway.write_config()
-    refused(site, "[listen tcp]")
-    assert opcode_of_a_message(site, site.client()) == TEXT
-    site.gateway.sections["listen tcp"] = before["listen tcp"]
-
-
 @pytest.mark.shards(1, 3)
 def test_a_successor_has_what_was_reloaded(start):
     site = start()

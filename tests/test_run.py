@@ -4,6 +4,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -20,6 +21,7 @@ class Run:
         self.ws_port = free_port()
         self.register_port = free_port()
         self.internal_port = free_port()
+        self.admin_port = free_port()
         self.config_path = folder / "run.ini"
         self.config_path.write_text(
             config_text(
@@ -33,6 +35,7 @@ class Run:
                     },
                     "listen web": {"address": "127.0.0.1", "port": self.ws_port, "protocol": "websocket"},
                     "register": {"port": self.register_port},
+                    "admin": {"port": self.admin_port},
                 }
             )
         )
@@ -54,7 +57,7 @@ class Run:
         return response.status, response.getheader("Content-Type"), body
 
     def ports(self):
-        return [self.http_port, self.ws_port, self.register_port, self.internal_port]
+        return [self.http_port, self.ws_port, self.register_port, self.internal_port, self.admin_port]
 
 
 @pytest.fixture
@@ -169,3 +172,13 @@ def test_a_port_in_use_is_told_and_nothing_is_left(tmp_path):
     assert done.returncode == 1 and "[register] port:" in done.stderr and "in use" in done.stderr
     assert not can_connect(("127.0.0.1", other))
     run.process.stop()
+
+
+def test_the_admin_page_is_named_with_its_token(run):
+    found = re.search(r"admin page +http://127\.0\.0\.1:(\d+)/#token=([0-9a-f]{64})\n", run.process.out())
+    assert found and int(found.group(1)) == run.admin_port, run.process.out()
+    connection = http.client.HTTPConnection("127.0.0.1", run.admin_port, timeout=10)
+    connection.request("GET", "/api/status", headers={"Authorization": "Bearer " + found.group(2)})
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert found.group(2) not in run.process.err()

@@ -8,6 +8,8 @@
 
 #include "base/log.h"
 
+char assert_text[ASSERT_TEXT_MAX];
+
 _Noreturn void assert_failed(const char *expr, const char *file, int line, const char *func)
 {
     static bool in_progress;
@@ -18,6 +20,7 @@ _Noreturn void assert_failed(const char *expr, const char *file, int line, const
         abort();
     }
     in_progress = true;
+    snprintf(assert_text, sizeof assert_text, "%s (%s:%d, %s)", expr, file, line, func);
     LOG(LOG_ERROR, "assert_failed", "expr=%s file=%s line=%d function=%s", log_quote(expr, strlen(expr)),
         file, line, func);
     abort();

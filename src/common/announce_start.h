@@ -4,10 +4,13 @@
 
 #include "common/config.h"
 #include "common/counters.h"
+#include "common/node_shm.h"
 
 struct announce_start {
     const struct config *cfg;
-    struct counters *counters; /* register_*; shared, the announcer is their one writer */
+    struct counters *counters;       /* register_*; shared, the announcer is their one writer */
+    struct node_register *registers; /* NODE_REGISTERS_MAX, likewise */
+    const struct node_shm *node_shm; /* log_level is there */
 };
 
 /* The announcer's whole life, called in the forked child, with signals as a shard has them (TERM and INT:

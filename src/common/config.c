@@ -63,6 +63,7 @@ void *config__section(struct config *cfg, enum config_section section, unsigned 
     case CONFIG_SECTION_listen: return &cfg->listen[i];
     case CONFIG_SECTION_register: return &cfg->reg;
     case CONFIG_SECTION_log: return &cfg->log;
+    case CONFIG_SECTION_admin: return &cfg->admin;
     case CONFIG_SECTION_N: break;
     }
     UNREACHABLE();
@@ -105,16 +106,28 @@ static void section_fini(enum config_section section, void *base)
     }
 }
 
+void config_listen_fini(struct config_listen *l)
+{
+    section_fini(CONFIG_SECTION_listen, l);
+    free(l->name);
+    *l = (struct config_listen){.name = NULL};
+}
+
+void config_listen_take(struct config *cfg, unsigned i, struct config_listen *ret)
+{
+    ASSERT(i < cfg->n_listeners);
+    *ret = cfg->listen[i];
+    cfg->listen[i] = (struct config_listen){.name = NULL};
+}
+
 void config_fini(struct config *cfg)
 {
     for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
         if (s != CONFIG_SECTION_listen)
             section_fini((enum config_section)s, config__section(cfg, (enum config_section)s, 0));
     }
-    for (unsigned i = 0; i < cfg->n_listeners; i++) {
-        section_fini(CONFIG_SECTION_listen, &cfg->listen[i]);
-        free(cfg->listen[i].name);
-    }
+    for (unsigned i = 0; i < cfg->n_listeners; i++)
+        config_listen_fini(&cfg->listen[i]);
     free(cfg->source_path);
     *cfg = (struct config){0};
 }
@@ -300,4 +313,6 @@ void config_print(FILE *out, const struct config *cfg)
     print_section(out, CONFIG_SECTION_register, &cfg->reg);
     fputs("\n[log]\n", out);
     print_section(out, CONFIG_SECTION_log, &cfg->log);
+    fputs("\n[admin]\n", out);
+    print_section(out, CONFIG_SECTION_admin, &cfg->admin);
 }

@@ -112,18 +112,27 @@ struct config_addresses {
 #define CONFIG_IN_gateway_listen(...)
 #define CONFIG_IN_gateway_register(...)
 #define CONFIG_IN_gateway_log(...)
+#define CONFIG_IN_gateway_admin(...)
 #define CONFIG_IN_listen_gateway(...)
 #define CONFIG_IN_listen_listen(...) __VA_ARGS__
 #define CONFIG_IN_listen_register(...)
 #define CONFIG_IN_listen_log(...)
+#define CONFIG_IN_listen_admin(...)
 #define CONFIG_IN_register_gateway(...)
 #define CONFIG_IN_register_listen(...)
 #define CONFIG_IN_register_register(...) __VA_ARGS__
 #define CONFIG_IN_register_log(...)
+#define CONFIG_IN_register_admin(...)
 #define CONFIG_IN_log_gateway(...)
 #define CONFIG_IN_log_listen(...)
 #define CONFIG_IN_log_register(...)
 #define CONFIG_IN_log_log(...) __VA_ARGS__
+#define CONFIG_IN_log_admin(...)
+#define CONFIG_IN_admin_gateway(...)
+#define CONFIG_IN_admin_listen(...)
+#define CONFIG_IN_admin_register(...)
+#define CONFIG_IN_admin_log(...)
+#define CONFIG_IN_admin_admin(...) __VA_ARGS__
 
 #define CONFIG_MEMBER(type, name) CONFIG_TYPE_##type name;
 
@@ -144,6 +153,11 @@ struct config_register_lines {
 };
 struct config_log_lines {
 #define KEY(section, name, ...) CONFIG_IN_log_##section(uint32_t name;)
+#include "common/config_keys.def"
+#undef KEY
+};
+struct config_admin_lines {
+#define KEY(section, name, ...) CONFIG_IN_admin_##section(uint32_t name;)
 #include "common/config_keys.def"
 #undef KEY
 };
@@ -174,6 +188,12 @@ struct config_log {
 #undef KEY
     struct config_log_lines line;
 };
+struct config_admin {
+#define KEY(section, name, type, ...) CONFIG_IN_admin_##section(CONFIG_MEMBER(type, name))
+#include "common/config_keys.def"
+#undef KEY
+    struct config_admin_lines line;
+};
 
 #define CONFIG_LISTEN_MAX 64
 
@@ -181,6 +201,7 @@ struct config {
     struct config_gateway gateway;
     struct config_register reg; /* [register] */
     struct config_log log;
+    struct config_admin admin;
     unsigned n_listeners;
     struct config_listen listen[CONFIG_LISTEN_MAX];
     char *source_path; /* the file, or "built-in"; for messages */
@@ -243,15 +264,23 @@ void config_print(FILE *out, const struct config *cfg);
 const char *config_register_secret(const struct config *cfg);
 
 /* A changed file, read into `from`, while `cfg` is in use: the values of all LIVE keys go over (pointers to
- * strings change, cfg itself stays in place). They are exchanged: called again it takes that back; else from
- * is then only good for config_fini. Both have the same listeners (config_same_listeners). */
+ * strings change, cfg itself stays in place), and the listeners, all of them, in the order of `from`. They
+ * are exchanged: called again it takes that back; else `from`, which has the listeners of before, each where
+ * it was, is then only good for config_listen_take and config_fini. */
 void config_apply_live(struct config *cfg, struct config *from);
-/* The same names of listeners in the same order. */
-bool config_same_listeners(const struct config *a, const struct config *b);
-/* The keys whose values differ, one call each: `live` says whether a reload is enough. Secrets are compared,
- * not shown. */
+/* Moves listener i out; cfg is then only good for config_fini. */
+void config_listen_take(struct config *cfg, unsigned i, struct config_listen *ret);
+void config_listen_fini(struct config_listen *l);
+/* Name and values of the START keys: what makes a listener that one, and not another that takes its place.
+ * Returns buf; cap >= CONFIG_LISTEN_IDENTITY_MAX. */
+#define CONFIG_LISTEN_IDENTITY_MAX 256
+char *config_listen_identity(const struct config_listen *l, char *buf, size_t cap);
+/* The keys whose values differ, one call each, of listeners those that both have by name: `live` says whether
+ * a reload is enough. Secrets are compared, not shown. */
 void config_compare(const struct config *a, const struct config *b,
                     void (*differs)(void *ctx, const char *section, const char *key, bool live), void *ctx);
+/* Whether it stands on that address and port, however it is written (of Unix sockets the path counts). */
+bool config_listen_is_at(const struct config_listen *l, const char *address, uint64_t port);
 /* Whether `path` listeners i and j stand on one address and port: j < i has the socket. The first such j; i
  * itself when there is none. */
 unsigned config_listen_socket_of(const struct config *cfg, unsigned i);

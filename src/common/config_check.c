@@ -43,10 +43,20 @@ static int parse_ip(const char *text, uint8_t *ip)
 }
 
 #define UNIX_PATH_MAX 107 /* of sockaddr_un */
+#define TOKEN_LEN_MIN 16
 
 static bool is_unix(const char *address)
 {
     return strncmp(address, "unix:", 5) == 0;
+}
+
+static void check_socket_mode(const char *text, unsigned line, const char *label, struct config_error *err)
+{
+    uint64_t mode = strtoul(text, NULL, 8);
+    if (strspn(text, "01234567") != strlen(text) || mode > 0777)
+        config_error_add(err, line, label, "socket_mode",
+                         "%s is no file mode; expected octal digits such as 0660",
+                         log_quote(text, strlen(text)));
 }
 
 static void check_listen_address(const struct config_listen *l, const char *label, struct config_error *err)
@@ -57,11 +67,7 @@ static void check_listen_address(const struct config_listen *l, const char *labe
             err, l->line.address, label, "address",
             "%s is no path for a socket; expected unix: and an absolute path of at most %d bytes",
             log_quote(path, strlen(path)), UNIX_PATH_MAX);
-    uint64_t mode = strtoul(l->socket_mode, NULL, 8);
-    if (strspn(l->socket_mode, "01234567") != strlen(l->socket_mode) || mode > 0777)
-        config_error_add(err, l->line.socket_mode, label, "socket_mode",
-                         "%s is no file mode; expected octal digits such as 0660",
-                         log_quote(l->socket_mode, strlen(l->socket_mode)));
+    check_socket_mode(l->socket_mode, l->line.socket_mode, label, err);
 }
 
 static void check_ip(const char *text, unsigned line, const char *section, const char *key,
@@ -294,6 +300,25 @@ static void check_edge_keys(const struct config *cfg, unsigned i, const char *la
             config_error_add(err, checks[n].line, label, checks[n].key, "%s", checks[n].text);
 }
 
+static void check_admin(const struct config_admin *a, struct config_error *err)
+{
+    check_ip(a->address, a->line.address, "admin", "address", err);
+    check_socket_mode(a->socket_mode, a->line.socket_mode, "admin", err);
+    if (a->socket[0] != '\0' && a->socket[0] != '/')
+        config_error_add(err, a->line.socket, "admin", "socket", "%s is no absolute path",
+                         log_quote(a->socket, strlen(a->socket)));
+    if (a->token[0] != '\0' && strlen(a->token) < TOKEN_LEN_MIN)
+        config_error_add(err, a->line.token, "admin", "token",
+                         "shorter than %d characters; leave it empty for one of chance", TOKEN_LEN_MIN);
+    for (const char *p = a->token; *p != '\0'; p++) {
+        if (*p > 0x20 && *p < 0x7f)
+            continue;
+        config_error_add(err, a->line.token, "admin", "token",
+                         "a character that a header cannot carry; expected letters, digits and signs");
+        break;
+    }
+}
+
 int config_check(const struct config *cfg, struct config_error *err)
 {
     unsigned before = err->n + err->left_out;
@@ -304,6 +329,7 @@ int config_check(const struct config *cfg, struct config_error *err)
     check_gateway_keys(&cfg->gateway, err);
     shard_plan_check(cfg, err);
     check_ip(cfg->reg.address, cfg->reg.line.address, "register", "address", err);
+    check_admin(&cfg->admin, err);
     for (unsigned i = 0; i < cfg->n_listeners; i++) {
         const struct config_listen *l = &cfg->listen[i];
         check_required(l, err);

@@ -23,6 +23,15 @@ static const char *default_text(const struct config_key *k)
     return k->def[0] != '\0' ? k->def : "empty";
 }
 
+/* A listener whose START keys change is removed, and another one is added. */
+static const char *change_text(const struct config_key *k, const char *reload, const char *anew,
+                               const char *start)
+{
+    if (k->live)
+        return reload;
+    return k->section == CONFIG_SECTION_listen ? anew : start;
+}
+
 /* ---- mdoc */
 
 static void put_mdoc(const char *text, size_t len)
@@ -70,7 +79,7 @@ static void man_key(const struct config_key *k)
     fill_mdoc(k->text);
     snprintf(line, sizeof line, "Takes %s; default: %s; changes %s.",
              config_value_expected(k, expected, sizeof expected), default_text(k),
-             k->live ? "at a reload" : "at a start");
+             change_text(k, "at a reload", "at a reload (the listener is made anew)", "at a start"));
     fill_mdoc(line);
     if (k->php[0] != '\0') {
         snprintf(line, sizeof line, "In PHP: %s.", k->php);
@@ -117,6 +126,9 @@ static void print_man(void)
           "The file is read at the start, and again at a reload (HUP to the supervisor, or\n"
           ".Ql tgg reload ) :\n"
           "what each key says about changes is then followed, and a file with an error changes nothing.\n"
+          "Sections of listeners may come and go with a reload.\n"
+          "A listener that is made anew takes its new value as one that was removed and another that was\n"
+          "added: clients that are there stay with the old one.\n"
           ".Pp\n"
           "Numbers of bytes may end in k, m or g, times in s, m or h.\n",
           stdout);
@@ -164,7 +176,7 @@ static void markdown_key(const struct config_key *k)
         printf(" | `%s` | ", k->def);
     else
         printf(" | %s | ", default_text(k));
-    printf("%s | ", k->live ? "reload" : "start");
+    printf("%s | ", change_text(k, "reload", "reload: made anew", "start"));
     put_cell(k->php);
     printf(" | ");
     put_cell(k->text);
@@ -199,7 +211,11 @@ static void print_markdown(void)
         "a reload take\n"
         "effect, for clients that are connected too; others are named in the log. A file with an error "
         "changes "
-        "nothing.\n\n"
+        "nothing.\n"
+        "Sections of listeners may come and go with a reload. *made anew*: a listener with another value is "
+        "one that was\n"
+        "removed and another that was added; clients that are there stay with the old one until they "
+        "leave.\n\n"
         "Numbers of bytes may end in k, m or g (1024, 1024^2, 1024^3), times in s, m or h.\n",
         stdout);
     for (unsigned s = 0; s < CONFIG_SECTION_N; s++)

@@ -30,57 +30,68 @@ static bool values_differ(const struct config_key *k, const void *a, const void 
     return differ;
 }
 
-/* Calls each for every section that both have, listeners in order. */
-static void each_section(struct config *a, struct config *b,
-                         void (*each)(void *ctx, enum config_section section, const char *label, void *of_a,
-                                      void *of_b),
-                         void *ctx)
-{
-    for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
-        enum config_section section = (enum config_section)s;
-        unsigned n = section == CONFIG_SECTION_listen ? a->n_listeners : 1;
-        ASSERT(section != CONFIG_SECTION_listen || n == b->n_listeners);
-        for (unsigned i = 0; i < n; i++) {
-            char label[64];
-            if (section == CONFIG_SECTION_listen)
-                snprintf(label, sizeof label, "listen %s", a->listen[i].name);
-            else
-                snprintf(label, sizeof label, "%s", config_section_names[s]);
-            each(ctx, section, label, config__section(a, section, i), config__section(b, section, i));
-        }
-    }
-}
-
 struct compare {
     void (*differs)(void *ctx, const char *section, const char *key, bool live);
     void *ctx;
 };
 
-static void compare_section(void *ctx, enum config_section section, const char *label, void *of_a, void *of_b)
+/* A listener's keys take effect all: one whose START keys differ is another one. */
+static void compare_section(const struct compare *c, enum config_section section, const char *label,
+                            const void *of_a, const void *of_b)
 {
-    const struct compare *c = ctx;
     for (unsigned i = 0; i < config_keys_n; i++) {
         const struct config_key *k = &config_keys[i];
         if (k->section == section && values_differ(k, config_key_value(k, of_a), config_key_value(k, of_b)))
-            c->differs(c->ctx, label, k->name, k->live);
+            c->differs(c->ctx, label, k->name, k->live || section == CONFIG_SECTION_listen);
     }
+}
+
+static const struct config_listen *listener_called(const struct config *cfg, const char *name)
+{
+    for (unsigned i = 0; i < cfg->n_listeners; i++) {
+        if (strcmp(cfg->listen[i].name, name) == 0)
+            return &cfg->listen[i];
+    }
+    return NULL;
 }
 
 void config_compare(const struct config *a, const struct config *b,
                     void (*differs)(void *ctx, const char *section, const char *key, bool live), void *ctx)
 {
     struct compare c = {differs, ctx};
-    each_section((struct config *)a, (struct config *)b, compare_section, &c);
+    char label[64];
+
+    for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
+        enum config_section section = (enum config_section)s;
+        if (section != CONFIG_SECTION_listen)
+            compare_section(&c, section, config_section_names[s],
+                            config__section((struct config *)a, section, 0),
+                            config__section((struct config *)b, section, 0));
+    }
+    for (unsigned i = 0; i < a->n_listeners; i++) {
+        const struct config_listen *other = listener_called(b, a->listen[i].name);
+        snprintf(label, sizeof label, "listen %s", a->listen[i].name);
+        if (other != NULL)
+            compare_section(&c, CONFIG_SECTION_listen, label, &a->listen[i], other);
+    }
 }
 
-bool config_same_listeners(const struct config *a, const struct config *b)
+char *config_listen_identity(const struct config_listen *l, char *buf, size_t cap)
 {
-    if (a->n_listeners != b->n_listeners)
-        return false;
-    for (unsigned i = 0; i < a->n_listeners; i++)
-        if (strcmp(a->listen[i].name, b->listen[i].name) != 0)
-            return false;
-    return true;
+    FILE *f = fmemopen(buf, cap, "w");
+    if (f == NULL)
+        abort();
+    fprintf(f, "%s", l->name);
+    for (unsigned i = 0; i < config_keys_n; i++) {
+        const struct config_key *k = &config_keys[i];
+        if (k->section != CONFIG_SECTION_listen || k->live)
+            continue;
+        fputc(' ', f);
+        config_value_print(f, k, config_key_value(k, l));
+    }
+    long len = ftell(f);
+    ASSERT(fclose(f) == 0 && len > 0 && (size_t)len < cap);
+    return buf;
 }
 
 /* ---- taking over */
@@ -100,14 +111,14 @@ static size_t value_size(const struct config_key *k)
 
 static void swap(void *a, void *b, size_t size)
 {
-    char kept[sizeof(struct config_addresses)];
+    char kept[sizeof(struct config_listen)];
     ASSERT(size <= sizeof kept);
     memcpy(kept, a, size);
     memcpy(a, b, size);
     memcpy(b, kept, size);
 }
 
-static void apply_section(void *ctx, enum config_section section, const char *label, void *of_a, void *of_b)
+static void apply_section(enum config_section section, void *of_a, void *of_b)
 {
     for (unsigned i = 0; i < config_keys_n; i++) {
         const struct config_key *k = &config_keys[i];
@@ -120,11 +131,18 @@ static void apply_section(void *ctx, enum config_section section, const char *la
 
 void config_apply_live(struct config *cfg, struct config *from)
 {
-    ASSERT(config_same_listeners(cfg, from));
-    each_section(cfg, from, apply_section, NULL);
+    for (unsigned s = 0; s < CONFIG_SECTION_N; s++) {
+        enum config_section section = (enum config_section)s;
+        if (section != CONFIG_SECTION_listen)
+            apply_section(section, config__section(cfg, section, 0), config__section(from, section, 0));
+    }
+    /* Whole: those that both have are alike in all that is not LIVE. */
+    for (unsigned i = 0; i < CONFIG_LISTEN_MAX; i++)
+        swap(&cfg->listen[i], &from->listen[i], sizeof cfg->listen[i]);
+    swap(&cfg->n_listeners, &from->n_listeners, sizeof cfg->n_listeners);
 }
 
-/* ---- listeners that share a socket */
+/* ---- listeners on one address */
 
 static bool same_address(const char *a, const char *b)
 {
@@ -135,6 +153,12 @@ static bool same_address(const char *a, const char *b)
             return memcmp(ip_a, ip_b, family == AF_INET ? 4 : 16) == 0;
     }
     return strcmp(a, b) == 0;
+}
+
+bool config_listen_is_at(const struct config_listen *l, const char *address, uint64_t port)
+{
+    bool is_unix = strncmp(address, "unix:", 5) == 0;
+    return same_address(l->address, address) && (is_unix || l->port == port);
 }
 
 static bool may_share(const struct config_listen *l)

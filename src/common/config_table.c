@@ -39,12 +39,13 @@ const struct config_key config_keys[] = {
 };
 const unsigned config_keys_n = sizeof config_keys / sizeof config_keys[0];
 
-const char *const config_section_names[CONFIG_SECTION_N] = {"gateway", "listen", "register", "log"};
+const char *const config_section_names[CONFIG_SECTION_N] = {"gateway", "listen", "register", "log", "admin"};
 const char *const config_section_texts[CONFIG_SECTION_N] = {
     "The gateway: its address for business workers, its limits and its habits.",
     "A port for clients. As many sections as there are ports, each with a name of its own: [listen NAME].",
     "The register (tgg register), where gateways and business workers find each other.",
     "The log of every process.",
+    "What is seen and steered while the gateway runs: tgg ctl, metrics, the web page.",
 };
 
 #define ENUM_NAME_DEFINE(name)                                                                               \
@@ -56,7 +57,7 @@ CONFIG_ENUMS(ENUM_NAME_DEFINE)
 
 bool config_key_is_secret(const struct config_key *k)
 {
-    return strcmp(k->name, "secret_key") == 0;
+    return strcmp(k->name, "secret_key") == 0 || strcmp(k->name, "token") == 0;
 }
 
 const struct config_key *config_key_find(enum config_section section, const char *name)

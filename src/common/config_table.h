@@ -22,6 +22,7 @@ enum config_section {
     CONFIG_SECTION_listen,
     CONFIG_SECTION_register,
     CONFIG_SECTION_log,
+    CONFIG_SECTION_admin,
     CONFIG_SECTION_N
 };
 

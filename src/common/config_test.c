@@ -457,6 +457,123 @@ static void a_file_is_read(void **state)
     unlink(path);
 }
 
+/* ---- a changed file */
+
+static struct config now;
+static unsigned n_differ;
+static char differ[8][80];
+
+static void note(void *ctx, const char *section, const char *key, bool live)
+{
+    if (n_differ < 8)
+        snprintf(differ[n_differ], sizeof differ[0], "%s.%s %s", section, key, live ? "live" : "start");
+    n_differ++;
+}
+
+#define BEFORE                                                                                               \
+    "[gateway]\nretry_after=20\nstart_port=3000\n"                                                           \
+    "[listen a]\nport=1\nprotocol=text\n[listen b]\nport=2\nprotocol=frame\n[listen "                        \
+    "c]\nport=3\nprotocol=tcp\n"
+#define AFTER                                                                                                \
+    "[gateway]\nretry_after=21\nstart_port=3001\n"                                                           \
+    "[listen d]\nport=4\nprotocol=text\n[listen c]\nport=3\nprotocol=tcp\nidle_timeout=9\n"                  \
+    "[listen a]\nport=7\nprotocol=text\n"
+
+static void load_both(void)
+{
+    assert_int_equal(load(AFTER), 0);
+    now = cfg;
+    assert_int_equal(load(BEFORE), 0);
+}
+
+static void live_keys_and_listeners_go_over_and_back(void **state)
+{
+    load_both();
+    for (unsigned i = 0; i < 3; i++) {
+        config_apply_live(&cfg, &now);
+        assert_int_equal(cfg.gateway.retry_after, 21);
+        assert_int_equal(cfg.gateway.start_port, 3000);
+        assert_int_equal(now.gateway.start_port, 3001);
+        assert_int_equal(cfg.n_listeners, 3);
+        assert_string_equal(cfg.listen[0].name, "d");
+        assert_int_equal(cfg.listen[1].idle_timeout, 9);
+        assert_int_equal(cfg.listen[2].port, 7);
+        assert_string_equal(now.listen[1].name, "b");
+        if (i == 2)
+            break;
+        config_apply_live(&cfg, &now);
+        assert_int_equal(cfg.gateway.retry_after, 20);
+        assert_int_equal(cfg.listen[0].port, 1);
+        assert_string_equal(cfg.listen[1].name, "b");
+        assert_int_equal(now.listen[1].idle_timeout, 9);
+    }
+    struct config_listen taken;
+    config_listen_take(&now, 1, &taken);
+    config_fini(&now);
+    assert_string_equal(taken.name, "b"); /* outlives it */
+    assert_string_equal(taken.address, "0.0.0.0");
+    config_listen_fini(&taken);
+    config_fini(&cfg);
+}
+
+static void what_differs_is_told(void **state)
+{
+    load_both();
+    n_differ = 0;
+    config_compare(&cfg, &now, note, NULL);
+    assert_int_equal(n_differ, 4);
+    assert_string_equal(differ[0], "gateway.start_port start");
+    assert_string_equal(differ[1], "gateway.retry_after live");
+    assert_string_equal(differ[2], "listen a.port live"); /* made anew */
+    assert_string_equal(differ[3], "listen c.idle_timeout live");
+    config_fini(&cfg);
+    config_fini(&now);
+}
+
+static void a_listener_is_its_name_and_start_keys(void **state)
+{
+    static const struct {
+        const char *keys;
+        bool same;
+    } others[] = {
+        {"[listen a]\nport=1\nprotocol=text\nidle_timeout=7\n", true},
+        {"[listen b]\nport=1\nprotocol=text\n", false},
+        {"[listen a]\nport=2\nprotocol=text\n", false},
+        {"[listen a]\nport=1\nprotocol=frame\n", false},
+        {"[listen a]\nport=1\nprotocol=text\nbacklog=7\n", false},
+        {"[listen a]\nport=1\nprotocol=text\naddress=127.0.0.1\n", false},
+        {"[listen a]\nport=1\nprotocol=text\nsocket_mode=0600\n", false},
+    };
+    char mine[CONFIG_LISTEN_IDENTITY_MAX], other[CONFIG_LISTEN_IDENTITY_MAX], longest[400];
+    assert_int_equal(load("[listen a]\nport=1\nprotocol=text\n"), 0);
+    config_listen_identity(&cfg.listen[0], mine, sizeof mine);
+    config_fini(&cfg);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        assert_int_equal(load(others[i].keys), 0);
+        config_listen_identity(&cfg.listen[0], other, sizeof other);
+        assert_int_equal(strcmp(mine, other) == 0, others[i].same);
+        config_fini(&cfg);
+    }
+    snprintf(longest, sizeof longest,
+             "[listen %032d]\naddress=unix:/%0102d\nport=65535\nprotocol=websocket\nbacklog=1048576\n", 1, 1);
+    assert_int_equal(load(longest), 0);
+    config_listen_identity(&cfg.listen[0], other, sizeof other);
+    config_fini(&cfg);
+}
+
+static void an_address_is_one_however_it_is_written(void **state)
+{
+    assert_int_equal(load("[listen a]\naddress=::1\nport=1\nprotocol=text\n"
+                          "[listen b]\naddress=unix:/tmp/s\nport=1\nprotocol=text\n"),
+                     0);
+    assert_true(config_listen_is_at(&cfg.listen[0], "0:0::1", 1));
+    assert_false(config_listen_is_at(&cfg.listen[0], "::1", 2));
+    assert_false(config_listen_is_at(&cfg.listen[0], "::", 1));
+    assert_true(config_listen_is_at(&cfg.listen[1], "unix:/tmp/s", 2));
+    assert_false(config_listen_is_at(&cfg.listen[1], "unix:/tmp/t", 1));
+    config_fini(&cfg);
+}
+
 /* ---- built in code */
 
 static void keys_set_in_code(void **state)
@@ -565,6 +682,10 @@ int main(void)
         cmocka_unit_test(failure_leaves_the_target_alone),
         cmocka_unit_test(a_missing_file_and_a_folder),
         cmocka_unit_test(a_file_is_read),
+        cmocka_unit_test(live_keys_and_listeners_go_over_and_back),
+        cmocka_unit_test(what_differs_is_told),
+        cmocka_unit_test(a_listener_is_its_name_and_start_keys),
+        cmocka_unit_test(an_address_is_one_however_it_is_written),
         cmocka_unit_test(keys_set_in_code),
         cmocka_unit_test(a_gateway_needs_a_listener),
         cmocka_unit_test(the_registers_key_falls_back_to_the_gateways),

@@ -81,7 +81,7 @@ int listen_socket_open(const char *address, uint16_t port, int backlog)
     return open_first(address, port, backlog, &keepalive_default);
 }
 
-static int share_port(int fd)
+int listen_socket_share(int fd)
 {
     const int on = 1;
     return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : 0;
@@ -96,7 +96,7 @@ static int open_beside(const char *address, uint16_t port, int backlog, const st
 
     if (fd < 0)
         return fd;
-    int r = share_port(fd);
+    int r = listen_socket_share(fd);
     if (r < 0) {
         close(fd);
         return r;
@@ -104,19 +104,11 @@ static int open_beside(const char *address, uint16_t port, int backlog, const st
     return bind_and_listen(fd, &a, len, backlog);
 }
 
-/* The first one listens before it shares the port: with SO_REUSEPORT from the beginning nobody would notice
- * that another process of this user, with SO_REUSEPORT too, has it already. The kernel takes it into the
- * group when the next one joins (since Linux 4.20). */
-int listen_socket_open_several(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
-                               unsigned n, int *ret_fds)
+/* Until there are n; those that are opened are closed when one fails. */
+static int open_rest(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
+                     unsigned opened, unsigned n, int *ret_fds)
 {
-    unsigned opened = 0;
-    int r = n > 0 ? open_first(address, port, backlog, k) : -EINVAL;
-
-    if (r < 0)
-        return r;
-    ret_fds[opened++] = r;
-    r = n > 1 ? share_port(ret_fds[0]) : 0;
+    int r = 0;
     while (r >= 0 && opened < n) {
         r = open_beside(address, port, backlog, k);
         if (r >= 0)
@@ -126,6 +118,30 @@ int listen_socket_open_several(const char *address, uint16_t port, int backlog, 
         return 0;
     while (opened > 0)
         close(ret_fds[--opened]);
+    return r;
+}
+
+int listen_socket_open_beside(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
+                              unsigned n, int *ret_fds)
+{
+    return n > 0 ? open_rest(address, port, backlog, k, 0, n, ret_fds) : -EINVAL;
+}
+
+/* The first one listens before it shares the port: with SO_REUSEPORT from the beginning nobody would notice
+ * that another process of this user, with SO_REUSEPORT too, has it already. The kernel takes it into the
+ * group when the next one joins (since Linux 4.20). */
+int listen_socket_open_several(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
+                               unsigned n, int *ret_fds)
+{
+    int r = n > 0 ? open_first(address, port, backlog, k) : -EINVAL;
+
+    if (r < 0)
+        return r;
+    ret_fds[0] = r;
+    r = n > 1 ? listen_socket_share(ret_fds[0]) : 0;
+    if (r == 0)
+        return open_rest(address, port, backlog, k, 1, n, ret_fds);
+    close(ret_fds[0]);
     return r;
 }
 

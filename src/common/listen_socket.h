@@ -21,6 +21,13 @@ int listen_socket_open(const char *address, uint16_t port, int backlog);
 int listen_socket_open_several(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
                                unsigned n, int *ret_fds);
 
+/* Beside sockets of ours that are about to go (the whole address instead of one, or the other way round):
+ * all of them share the port, see listen_socket_share. */
+int listen_socket_open_beside(const char *address, uint16_t port, int backlog, const struct net_keepalive *k,
+                              unsigned n, int *ret_fds);
+/* Lets others of this user listen on its port, too (SO_REUSEPORT). 0 or -errno. */
+int listen_socket_share(int fd);
+
 /* ---- Unix sockets: address "unix:" and an absolute path */
 bool listen_socket_is_unix(const char *address);
 

@@ -61,6 +61,7 @@ void node_shared_bury(struct node_shared *n, unsigned shard)
     NODE_STORE(s->clients, 0);
     NODE_STORE(s->links, 0);
     NODE_STORE(s->members, 0);
+    node_shard_took_settings(s, UINT64_MAX, 0);
     /* Connections that were given to it and not taken are lost with it, or taken by its successor. */
     for (unsigned i = 0; i < NODE_SHARDS_MAX; i++) {
         NODE_STORE(s->client_handoff.taken[i], NODE_LOAD(n->shards[i].client_handoff.handed[shard]));

@@ -43,11 +43,18 @@ struct node_shard {
         uint32_t taken[NODE_SHARDS_MAX];
     } client_handoff, link_handoff;
     uint64_t adds_done[NODE_SHARDS_MAX]; /* commands of that shard's links that add names, executed here */
+    uint32_t drained; /* 1: it has been told to drain (tgg ctl drain): no new client is placed here */
+    /* Of the settings that it has taken over (common/settings.h), the generation, and the slots of listeners
+     * in which it has a listener or a client of one. By the supervisor before it is forked, and when it is
+     * dead (UINT64_MAX, none). */
+    uint64_t settings, listener_slots;
 };
 
 struct node_worker {
     uint64_t hash;                     /* of its key, written by the shard that has its link; 0: free */
     uint32_t clients[NODE_SHARDS_MAX]; /* of that shard bound to it; element i is written by shard i */
+    uint32_t
+        draining; /* 1: nobody is bound to it any more (tgg ctl drain); written by the shard of its link */
 };
 
 struct node_shared {
@@ -69,6 +76,22 @@ struct node_shared {
 
 #define NODE_LOAD(word)     __atomic_load_n(&(word), __ATOMIC_RELAXED)
 #define NODE_STORE(word, v) __atomic_store_n(&(word), (v), __ATOMIC_RELAXED)
+
+/* Release: whoever sees the generation sees its slots (partner: node_shard_slots). */
+static inline void node_shard_took_settings(struct node_shard *s, uint64_t generation, uint64_t slots)
+{
+    NODE_STORE(s->listener_slots, slots);
+    __atomic_store_n(&s->settings, generation, __ATOMIC_RELEASE);
+}
+static inline bool node_shard_has_settings(const struct node_shard *s, uint64_t generation)
+{
+    return __atomic_load_n(&s->settings, __ATOMIC_ACQUIRE) >= generation;
+}
+/* The slots that it uses; all of them as long as it has not taken over that generation. */
+static inline uint64_t node_shard_slots(const struct node_shard *s, uint64_t generation)
+{
+    return node_shard_has_settings(s, generation) ? NODE_LOAD(s->listener_slots) : UINT64_MAX;
+}
 
 /* Shards that choose a worker by its clients take turns, lest two of them take the same one for the emptiest:
  * from begin to end (which adds to its own count) others wait. For a moment only: whoever has no CPU, or
@@ -128,8 +151,11 @@ struct node {
     uint32_t max_clients;             /* of one shard */
     int wake_fds[NODE_SHARDS_MAX];    /* eventfd of each shard: something is in a ring, or a shard has died */
     int hand_fds[NODE_SHARDS_MAX][2]; /* of each, node_hand_open: [0] to receive connections, [1] to give */
-    int settings_fds[NODE_SHARDS_MAX][2]; /* of each, settings_open: [0] the shard's, [1] the supervisor's */
-    struct guard_shm *guard;              /* who is counted where (guard/guard_shm.h) */
+    int settings_fds[NODE_SHARDS_MAX + 1]
+                    [2];                 /* of each, settings_open: [0] the shard's, [1] the supervisor's;
+                                          * and behind them (n_shards) that of the admin process */
+    int control_fds[NODE_SHARDS_MAX][2]; /* of each, control_open: [0] the shard's, [1] the admin process's */
+    struct guard_shm *guard;             /* who is counted where (guard/guard_shm.h) */
     size_t guard_bytes;
     struct ticket_keys *tickets; /* written by the supervisor; the shards cannot */
 };

@@ -19,7 +19,7 @@
 
 const char *process_kind_name(enum process_kind kind)
 {
-    static const char *const names[PROCESS_KIND_N] = {"supervisor", "announcer", "shard"};
+    static const char *const names[PROCESS_KIND_N] = {"supervisor", "announcer", "shard", "admin"};
     return names[kind];
 }
 
@@ -40,12 +40,26 @@ void node_shm_sum(const struct node_shm *shm, struct counters *ret)
     }
 }
 
+void node_shm_take_log_level(const struct node_shm *shm)
+{
+    uint32_t level = __atomic_load_n(&shm->log_level, __ATOMIC_RELAXED);
+    if (level > LOG_ERROR && level <= LOG_DEBUG + 1)
+        log_level_now = (enum log_level)(level - 1);
+}
+
+void node_shm_set_log_level(struct node_shm *shm, enum log_level level)
+{
+    __atomic_store_n(&shm->log_level, (uint32_t)level + 1, __ATOMIC_RELAXED); /* partner: take_log_level */
+    log_level_now = level;
+}
+
 /* ---- making it */
 
 static void init_tables(struct node_shm *shm, const struct shard_plan *plan)
 {
     shm->processes[NODE_PROCESS_SUPERVISOR].kind = PROCESS_SUPERVISOR;
     shm->processes[NODE_PROCESS_ANNOUNCER].kind = PROCESS_ANNOUNCER;
+    shm->processes[NODE_PROCESS_ADMIN].kind = PROCESS_ADMIN;
     for (unsigned i = 0; i < plan->n; i++) {
         shm->processes[NODE_PROCESS_SHARDS + i].kind = PROCESS_SHARD;
         shm->processes[NODE_PROCESS_SHARDS + i].number = i;
@@ -122,21 +136,30 @@ static bool file_is_locked(int fd)
 #define READ_AT(fd, member, ret)                                                                             \
     (pread(fd, ret, sizeof *(ret), offsetof(struct node_shm, member)) == (ssize_t)sizeof *(ret))
 
-/* Whether an earlier run left ids where we would look for them. */
+/* Whether an earlier run left ids where we would look for them: version 2 had them in the same place. */
 static bool is_ours(int fd)
 {
     uint64_t magic;
     uint32_t version, block_bytes;
     return READ_AT(fd, magic, &magic) && magic == NODE_SHM_MAGIC && READ_AT(fd, version, &version) &&
-           version == NODE_SHM_VERSION && READ_AT(fd, block_bytes, &block_bytes) &&
+           (version == NODE_SHM_VERSION || version == 2) && READ_AT(fd, block_bytes, &block_bytes) &&
            block_bytes == NODE_SHM_BLOCK;
 }
 
 /* As far as it is used: a tmpfs that is full tells it here, not by SIGBUS later. 0 or -errno. */
 static int allocate(int fd, unsigned n_shards)
 {
-    int r = posix_fallocate(fd, 0, (off_t)(offsetof(struct node_shm, blocks) + n_shards * NODE_SHM_BLOCK));
-    return r != 0 ? -r : -posix_fallocate(fd, offsetof(struct node_shm, counter_names), NODE_SHM_NAMES);
+    const struct {
+        size_t from, len;
+    } parts[] = {
+        {0, offsetof(struct node_shm, blocks) + n_shards * NODE_SHM_BLOCK},
+        {offsetof(struct node_shm, counter_names), NODE_SHM_NAMES},
+        {offsetof(struct node_shm, crashes), n_shards * NODE_SHM_BLOCK},
+    };
+    int r = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && r == 0; i++)
+        r = posix_fallocate(fd, (off_t)parts[i].from, (off_t)parts[i].len);
+    return -r;
 }
 
 static int map_file(int fd, unsigned n_shards, struct node_shm **ret)
@@ -176,8 +199,10 @@ int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_
     }
     *ret = (struct node_shm_file){.shm = shm, .fd = fd, .continued = true};
     init_head(shm, plan);
-    for (unsigned i = 0; i < plan->n; i++)
+    for (unsigned i = 0; i < plan->n; i++) {
         ret->continued &= init_shard(node_shm_shard(shm, i), i, ours);
+        memset(&shm->crashes[i], 0, sizeof shm->crashes[i]);
+    }
     return 0;
 }
 

@@ -9,11 +9,12 @@
  *        0     256  head
  *      256     768  path of the configuration
  *     1024     512  start-up parameters of 64 shards
- *     1536    4224  table of 66 processes
- *     8192    8192  block of the announcer: counters
+ *     1536    4288  table of 67 processes
+ *     8192    8192  block of the announcer: counters, then the registers
  *    16384  64*8192 a block for each shard: struct shard_shm
  *   540672   16384  names of the counters, each ended by a NUL, in the order in which they stand in the
  * blocks
+ *   557056  64*8192 what each shard leaves behind at a crash: struct shard_crash
  *
  * Sparse: blocks of shards that never were are holes. */
 #pragma once
@@ -23,17 +24,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/log.h"
 #include "common/counters.h"
 #include "common/node_shared.h"
+#include "common/shard_crash.h"
 #include "common/shard_plan.h"
 #include "common/shard_shm.h"
 
 #define NODE_SHM_MAGIC   UINT64_C(0x31304d4853474754) /* "TGGSHM01" in memory */
-#define NODE_SHM_VERSION 2                            /* 1 was a file per shard */
+#define NODE_SHM_VERSION 3                            /* 1 was a file per shard, 2 had no admin process */
 #define NODE_SHM_BLOCK   8192
 #define NODE_SHM_NAMES   16384
 
-enum process_kind { PROCESS_SUPERVISOR, PROCESS_ANNOUNCER, PROCESS_SHARD, PROCESS_KIND_N };
+enum process_kind { PROCESS_SUPERVISOR, PROCESS_ANNOUNCER, PROCESS_SHARD, PROCESS_ADMIN, PROCESS_KIND_N };
 
 /* As the supervisor sees it; what a shard does is in its own block. */
 enum process_state {
@@ -68,7 +71,16 @@ struct node_shm_shard {
 #define NODE_PROCESS_SUPERVISOR 0
 #define NODE_PROCESS_ANNOUNCER  1
 #define NODE_PROCESS_SHARDS     2 /* the first of them */
-#define NODE_PROCESSES_MAX      (NODE_PROCESS_SHARDS + NODE_SHARDS_MAX)
+#define NODE_PROCESS_ADMIN      (NODE_PROCESS_SHARDS + NODE_SHARDS_MAX)
+#define NODE_PROCESSES_MAX      (NODE_PROCESS_ADMIN + 1)
+
+/* A register that the gateway is announced to; written by the announcer. */
+#define NODE_REGISTERS_MAX 16
+struct node_register {
+    char address[116];     /* host:port as configured, NUL-terminated; "": no such register */
+    uint32_t connected;    /* 1: it knows us */
+    int64_t since_unix_ms; /* of that state; 0: never was another one */
+};
 
 struct node_shm {
     /* Head. */
@@ -83,14 +95,18 @@ struct node_shm {
     uint32_t n_shards;
     uint64_t ring_bytes;
     uint32_t max_clients; /* of one shard */
-    uint32_t reserved_head[49];
+    uint32_t log_level;   /* of every process, plus 1 (enum log_level); looked at once a second */
+    uint32_t reserved_head[48];
     char config_path[768]; /* NUL-terminated, cut off if need be */
     struct node_shm_shard shards[NODE_SHARDS_MAX];
     struct node_process processes[NODE_PROCESSES_MAX];
     uint8_t reserved_table[NODE_SHM_BLOCK - 1536 - 64 * NODE_PROCESSES_MAX];
     /* Blocks. */
     union {
-        struct counters counters; /* register_*; the others stay 0 */
+        struct {
+            struct counters counters; /* register_*; the others stay 0 */
+            struct node_register registers[NODE_REGISTERS_MAX];
+        };
         uint8_t block[NODE_SHM_BLOCK];
     } announcer;
     union {
@@ -98,6 +114,10 @@ struct node_shm {
         uint8_t block[NODE_SHM_BLOCK];
     } blocks[NODE_SHARDS_MAX];
     char counter_names[NODE_SHM_NAMES];
+    union {
+        struct shard_crash crash;
+        uint8_t block[NODE_SHM_BLOCK];
+    } crashes[NODE_SHARDS_MAX];
 };
 static_assert(offsetof(struct node_shm, config_path) == 256, "head layout");
 static_assert(offsetof(struct node_shm, shards) == 1024, "head layout");
@@ -108,8 +128,11 @@ static_assert(offsetof(struct node_shm, blocks) == 2 * NODE_SHM_BLOCK, "block la
 static_assert(sizeof(struct shard_shm) <= NODE_SHM_BLOCK, "a block has room for a shard");
 static_assert(offsetof(struct node_shm, counter_names) == (size_t)(2 + NODE_SHARDS_MAX) * NODE_SHM_BLOCK,
               "names layout");
-static_assert(sizeof(struct node_shm) == offsetof(struct node_shm, counter_names) + NODE_SHM_NAMES,
-              "no padding");
+static_assert(offsetof(struct node_shm, crashes) == offsetof(struct node_shm, counter_names) + NODE_SHM_NAMES,
+              "crash layout");
+static_assert(sizeof(struct counters) + NODE_REGISTERS_MAX * sizeof(struct node_register) <= NODE_SHM_BLOCK,
+              "the announcer's block has room");
+static_assert(sizeof(struct shard_crash) <= NODE_SHM_BLOCK, "a block has room for a crash");
 
 static inline struct shard_shm *node_shm_shard(struct node_shm *shm, unsigned shard)
 {
@@ -119,6 +142,11 @@ static inline struct shard_shm *node_shm_shard(struct node_shm *shm, unsigned sh
 const char *process_kind_name(enum process_kind kind);
 /* For what a file says, whatever that is. */
 const char *process_state_name(uint32_t state);
+
+/* Once a second, in every process: its log has the level that the file says. */
+void node_shm_take_log_level(const struct node_shm *shm);
+/* In the supervisor: for all processes, and its own. */
+void node_shm_set_log_level(struct node_shm *shm, enum log_level level);
 
 /* Of all shards and the announcer together. */
 void node_shm_sum(const struct node_shm *shm, struct counters *ret);
@@ -130,9 +158,9 @@ struct node_shm_file {
     bool continued; /* the ids of all shards go on from an earlier run */
 };
 
-/* Make or take over <dir>/node.shm: locked, everything 0 but identity, plan, process table (kinds and
- * numbers) and ids. 0, or -errno: -EBUSY when another gateway runs with it, others when the folder or file
- * cannot be made (then see node_shm_anonymous). */
+/* Make or take over <dir>/node.shm, also that of version 2: locked, everything 0 but identity, plan, process
+ * table (kinds and numbers) and ids. 0, or -errno: -EBUSY when another gateway runs with it, others when the
+ * folder or file cannot be made (then see node_shm_anonymous). */
 int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret);
 /* Without a file: shared with children only. 0 or -errno. */
 int node_shm_anonymous(const struct shard_plan *plan, struct node_shm_file *ret);

@@ -246,6 +246,70 @@ static void the_ids_of_a_build_with_other_counters_are_taken(void **state)
     node_shm_release(&f);
 }
 
+/* As a gateway of version 2 left it: the same up to the names of the counters, and no crashes behind them. */
+static void the_ids_of_a_file_of_version_2_are_taken_and_nothing_else(void **state)
+{
+    struct node_shm_file f;
+    const struct node_shm *view;
+    bool running;
+    struct stat st;
+    assert_int_equal(create(2, &f), 0);
+    node_shm_shard(f.shm, 0)->next_seq = 4321;
+    node_shm_shard(f.shm, 1)->next_seq = 8765;
+    node_shm_shard(f.shm, 1)->id_block_left_unix_s[5] = 55;
+    counter_add(&node_shm_shard(f.shm, 1)->counters, COUNTER_client_accepted, 5);
+    f.shm->announcer.registers[0].connected = 1;
+    f.shm->version = 2;
+    node_shm_release(&f);
+    assert_int_equal(truncate(path, offsetof(struct node_shm, crashes)), 0);
+    assert_int_equal(node_shm_map(dir, &view, &running), -EPROTO);
+    assert_int_equal(create(2, &f), 0);
+    assert_true(f.continued);
+    assert_int_equal(f.shm->version, NODE_SHM_VERSION);
+    assert_int_equal(node_shm_shard(f.shm, 0)->next_seq, 4321);
+    assert_int_equal(node_shm_shard(f.shm, 1)->next_seq, 8765);
+    assert_int_equal(node_shm_shard(f.shm, 1)->id_block_left_unix_s[5], 55);
+    assert_int_equal(counter_get(&node_shm_shard(f.shm, 1)->counters, COUNTER_client_accepted), 0);
+    assert_int_equal(f.shm->announcer.registers[0].connected, 0);
+    assert_int_equal(fstat(f.fd, &st), 0);
+    assert_int_equal(st.st_size, sizeof(struct node_shm));
+    node_shm_release(&f);
+    assert_int_equal(node_shm_map(dir, &view, &running), 0);
+    node_shm_unmap(view);
+}
+
+static void crashes_of_an_earlier_run_are_gone(void **state)
+{
+    struct node_shm_file f;
+    assert_int_equal(create(2, &f), 0);
+    f.shm->crashes[1].crash.signal = SIGSEGV;
+    f.shm->crashes[1].crash.n_commands = 7;
+    node_shm_release(&f);
+    assert_int_equal(create(2, &f), 0);
+    assert_int_equal(f.shm->crashes[1].crash.signal, 0);
+    assert_int_equal(f.shm->crashes[1].crash.n_commands, 0);
+    node_shm_release(&f);
+}
+
+static void the_log_level_is_that_of_the_file(void **state)
+{
+    struct node_shm_file f;
+    enum log_level before = log_level_now;
+    assert_int_equal(create(1, &f), 0);
+    node_shm_take_log_level(f.shm); /* 0: nobody has said anything */
+    assert_int_equal(log_level_now, before);
+    node_shm_set_log_level(f.shm, LOG_DEBUG);
+    assert_int_equal(log_level_now, LOG_DEBUG);
+    f.shm->log_level = LOG_ERROR + 1;
+    node_shm_take_log_level(f.shm);
+    assert_int_equal(log_level_now, LOG_ERROR);
+    f.shm->log_level = 99;
+    node_shm_take_log_level(f.shm);
+    assert_int_equal(log_level_now, LOG_ERROR);
+    log_level_now = before;
+    node_shm_release(&f);
+}
+
 static void a_reader_sees_everything_and_whether_it_runs(void **state)
 {
     struct node_shm_file f;
@@ -263,6 +327,8 @@ static void a_reader_sees_everything_and_whether_it_runs(void **state)
     assert_int_equal(view->shards[1].roles, NODE_ROLE_LINK);
     assert_int_equal(view->processes[NODE_PROCESS_SHARDS + 2].kind, PROCESS_SHARD);
     assert_int_equal(view->processes[NODE_PROCESS_SHARDS + 2].number, 2);
+    assert_int_equal(view->processes[NODE_PROCESS_ADMIN].kind, PROCESS_ADMIN);
+    assert_string_equal(process_kind_name(PROCESS_ADMIN), "admin");
     assert_string_equal(shard_state_name(shard_shm_state(&view->blocks[2].shm)), "running");
     const char *name = view->counter_names;
     for (unsigned id = 0; id < COUNTER_N; id++, name += strlen(name) + 1)
@@ -296,7 +362,7 @@ static void blocks_that_are_not_used_take_no_room(void **state)
     assert_int_equal(create(1, &f), 0);
     assert_int_equal(fstat(f.fd, &st), 0);
     assert_int_equal(st.st_size, sizeof(struct node_shm));
-    assert_true(st.st_blocks * 512 <= 4 * NODE_SHM_BLOCK + NODE_SHM_NAMES);
+    assert_true(st.st_blocks * 512 <= 5 * NODE_SHM_BLOCK + NODE_SHM_NAMES);
     node_shm_release(&f);
 }
 
@@ -347,6 +413,9 @@ int main(void)
         WITH_DIR(a_sequence_out_of_range_starts_from_the_clock),
         WITH_DIR(a_file_that_was_cut_off_is_made_whole),
         WITH_DIR(the_ids_of_a_build_with_other_counters_are_taken),
+        WITH_DIR(the_ids_of_a_file_of_version_2_are_taken_and_nothing_else),
+        WITH_DIR(crashes_of_an_earlier_run_are_gone),
+        WITH_DIR(the_log_level_is_that_of_the_file),
         WITH_DIR(a_reader_sees_everything_and_whether_it_runs),
         WITH_DIR(the_sum_is_that_of_all_processes),
         WITH_DIR(blocks_that_are_not_used_take_no_room),

@@ -12,6 +12,7 @@
  *       64    512  when id blocks were left  | later run takes over
  *      576     64  state: one cache line that the shard writes often
  *      640  8 * n  counters, in the order of counters.def; only valid when counters_layout is ours
+ *        -      -  histograms, in the order of histograms.def, likewise
  */
 #pragma once
 
@@ -21,6 +22,7 @@
 #include <stdint.h>
 
 #include "common/counters.h"
+#include "common/histograms.h"
 
 /* A connection id is the shard (6 bits) and a sequence (26 bits); 0 is never given out. */
 #define CONNECTION_SEQ_BITS 26
@@ -51,15 +53,18 @@ struct shard_shm {
     uint64_t turns;  /* grows with every turn of the loop: the supervisor sees a stuck shard by it */
     uint64_t turn_longest_ns;
     uint64_t turn_cpu_longest_ns; /* in CPU time; of turns that began with work left over */
-    uint64_t reserved_state[4];
+    uint64_t cpu_ns;              /* CPU time of the process; once a second */
+    uint64_t reserved_state[3];
     /* Counters. */
     struct counters counters;
+    struct histograms histograms;
 };
 static_assert(offsetof(struct shard_shm, next_seq) == 4, "id layout");
 static_assert(offsetof(struct shard_shm, id_block_left_unix_s) == 64, "id layout");
 static_assert(offsetof(struct shard_shm, state) == 576, "state layout");
 static_assert(offsetof(struct shard_shm, counters) == 640, "counters layout");
-static_assert(sizeof(struct shard_shm) == 640 + 8 * (size_t)COUNTER_N, "no padding");
+static_assert(sizeof(struct shard_shm) == 640 + 8 * (size_t)COUNTER_N + sizeof(struct histograms),
+              "no padding");
 
 /* A fresh one in place (tests, simulation): everything 0 but the number; the sequence starts at first_seq. */
 void shard_shm_init(struct shard_shm *shm, unsigned shard, uint32_t first_seq);

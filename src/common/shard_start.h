@@ -5,6 +5,8 @@
 #include "common/config.h"
 #include "common/files.h"
 #include "common/node_shared.h"
+#include "common/node_shm.h"
+#include "common/settings.h"
 #include "common/shard_shm.h"
 
 struct shard_start {
@@ -12,14 +14,16 @@ struct shard_start {
     struct config *cfg;        /* the process's own copy, to change at a reload (config_apply_live) */
     const struct files *files; /* all that cfg names, as it was checked; valid until the process ends */
     const struct node *node;
-    const int *listen_fds; /* bound and listening, this shard's own (of a Unix socket: its own descriptor of
-                            * the one that all share), one per cfg->listen, in its order; -1: that listener
-                            * has no socket, but that of an earlier one (config_listen_socket_of; the first
-                            * always has one); NULL: it has no role edge */
-    int internal_fd;       /* bound and listening, the same for all shards: the internal port; -1: it has no
-                            * role link */
+    const struct settings_listener *listeners; /* one per cfg->listen, in its order; their descriptors are the
+                                                * shard's; NULL: it has no role edge */
+    uint64_t generation;                       /* of these settings; later ones come by settings_fd */
+    int internal_fd; /* bound and listening, the same for all shards: the internal port; -1: it has no
+                      * role link */
     struct shard_shm *shm;
     int settings_fd;                   /* new settings come by it (settings_receive) */
+    int control_fd;                    /* questions and orders (common/control.h); -1: nobody asks */
+    struct shard_crash *crash;         /* its block in node.shm */
+    const struct node_shm *node_shm;   /* log_level is there */
     struct guard_shm *guard;           /* node->guard */
     const struct ticket_keys *tickets; /* node->tickets; none in it while no listener speaks TLS */
 };

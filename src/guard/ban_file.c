@@ -270,3 +270,12 @@ int ban_file_edit(const char *path, struct ban_edit *edit)
     bytes_fini(&changed);
     return r;
 }
+
+char *ban_file_explain(int err, const char *path, const struct ban_edit *edit, char *buf, size_t cap)
+{
+    if (err == -EINVAL && edit->line > 0)
+        snprintf(buf, cap, "%s:%u: %s", path, edit->line, edit->why);
+    else
+        snprintf(buf, cap, "%s: %s", path, strerror(-err));
+    return buf;
+}

@@ -47,3 +47,7 @@ int ban_file_read(const char *path, struct bytes *ret);
  * reader sees all of it or the old one; with its owner and permissions (0644 for a new one). Others that
  * change it in this way wait (a lock on the folder). 0; -EINVAL (edit->line): nothing was written; -errno. */
 int ban_file_edit(const char *path, struct ban_edit *edit);
+
+/* Why that (or reading the file) failed, for people: "PATH:3: what is wrong", "PATH: No such file or
+ * directory". Returns buf. */
+char *ban_file_explain(int err, const char *path, const struct ban_edit *edit, char *buf, size_t cap);

@@ -59,6 +59,17 @@ bool assets_web_dir(char *buf, size_t cap)
     return found;
 }
 
+const char *assets_admin_page_dir(void)
+{
+    static char dir[PATH_MAX];
+    char web[PATH_MAX], index[PATH_MAX];
+
+    if (!assets_web_dir(web, sizeof web) || !add(index, sizeof index, web, "admin/index.html") ||
+        access(index, R_OK) != 0)
+        return NULL;
+    return add(dir, sizeof dir, web, "admin") ? dir : NULL;
+}
+
 bool assets_demo_program(char *buf, size_t cap)
 {
     static const char *const places[] = {

@@ -68,12 +68,9 @@ static void print_ban(void *ctx, const struct ban *b, struct slice comment)
 
 static int explain(const struct bans *bans, int err, const struct ban_edit *edit)
 {
-    if (err == -EINVAL && edit->line > 0) {
-        fprintf(stderr, "tgg %s: %s:%u: %s\n", bans->command, bans->path, edit->line, edit->why);
-        return EXIT_CONFIG;
-    }
-    fprintf(stderr, "tgg %s: %s: %s\n", bans->command, bans->path, strerror(-err));
-    return EXIT_RUNTIME;
+    char why[PATH_MAX + BAN_WHY_MAX];
+    fprintf(stderr, "tgg %s: %s\n", bans->command, ban_file_explain(err, bans->path, edit, why, sizeof why));
+    return err == -EINVAL && edit->line > 0 ? EXIT_CONFIG : EXIT_RUNTIME;
 }
 
 /* ---- changing one */

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "admin/admin.h"
+#include "main/assets.h"
 #include "register/announce.h"
 #include "shard/shard.h"
 #include "supervisor/check.h"
@@ -35,6 +37,12 @@ int gateway_check(const struct config *cfg, bool all)
     return r < 0 ? EXIT_CONFIG : EXIT_OK;
 }
 
+int gateway_run(struct config *cfg)
+{
+    admin_set_page_dir(assets_admin_page_dir());
+    return supervisor_run(cfg, shard_main, announce_main, admin_main);
+}
+
 int cmd_gateway(int argc, char **argv)
 {
     struct options opt;
@@ -48,7 +56,7 @@ int cmd_gateway(int argc, char **argv)
         config_print(stdout, &cfg);
         fprintf(stderr, "%s: the configuration is good\n", cfg.source_path);
     } else if (status == EXIT_OK) {
-        status = supervisor_run(&cfg, shard_main, announce_main);
+        status = gateway_run(&cfg);
     }
     config_fini(&cfg);
     return status;

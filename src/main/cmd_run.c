@@ -19,13 +19,15 @@
 #include "common/node_shm.h"
 #include "main/assets.h"
 #include "main/web_server.h"
-#include "register/announce.h"
 #include "register/register.h"
-#include "shard/shard.h"
-#include "supervisor/supervisor.h"
+#include "supervisor/admin_ports.h"
 
 #define WEB_ADDRESS "127.0.0.1"
 #define WAIT_MS     50 /* between two looks at the gateway while it starts */
+
+/* Of the built-in configuration. */
+#define ADMIN_ADDRESS "127.0.0.1"
+#define ADMIN_PORT    "1240"
 
 /* In the order of their start. */
 enum part { PART_REGISTER, PART_GATEWAY, PART_DEMO, PART_WEB, PART_N };
@@ -59,7 +61,10 @@ static const char built_in[] = "[gateway]\n"
                                "protocol = websocket\n"
                                "[register]\n"
                                "address = 127.0.0.1\n"
-                               "port = 1236\n";
+                               "port = 1236\n"
+                               "[admin]\n"
+                               "address = " ADMIN_ADDRESS "\n"
+                               "port = " ADMIN_PORT "\n";
 
 static void runtime_dir(char *buf, size_t cap)
 {
@@ -86,6 +91,21 @@ static int load_built_in(struct config *ret)
         config_error_print(stderr, err);
     free(err);
     return r < 0 ? EXIT_CONFIG : EXIT_OK;
+}
+
+/* Somebody else may have the admin port of the built-in configuration: a demo can do without. */
+static void free_admin_port(struct config *cfg)
+{
+    char why[320];
+    uint16_t port = (uint16_t)cfg->admin.port;
+    int fd = listen_socket_open(cfg->admin.address, port, 1);
+    if (fd >= 0) {
+        close(fd);
+        return;
+    }
+    fprintf(stderr, "tgg run: no admin page: %s\n",
+            listen_socket_explain(fd, cfg->admin.address, port, why, sizeof why));
+    cfg->admin.port = 0;
 }
 
 static unsigned find_websocket_port(const struct config *cfg)
@@ -119,7 +139,7 @@ static int run_part(struct run *run, enum part part)
 {
     switch (part) {
     case PART_REGISTER: return register_run(&run->cfg, run->register_fd);
-    case PART_GATEWAY: return supervisor_run(&run->cfg, shard_main, announce_main);
+    case PART_GATEWAY: return gateway_run(&run->cfg);
     case PART_DEMO: return run_demo(run);
     case PART_WEB: return web_server_run(run->web_dir, run->web_fd, run->websocket_port);
     case PART_N: break;
@@ -202,6 +222,24 @@ static bool shards_run(const struct node_shm *shm)
     return true;
 }
 
+/* With the token where a browser does not send it on, but for one that the operator has chosen. */
+static void announce_admin(const struct run *run)
+{
+    const struct config_admin *a = &run->cfg.admin;
+    char path[PATH_MAX], token[ADMIN_TOKEN_MAX + 1];
+    bool v6 = strchr(a->address, ':') != NULL;
+
+    if (!a->enabled || a->port == 0)
+        return;
+    printf("  admin page        http://%s%s%s:%" PRIu64 "/", v6 ? "[" : "", a->address, v6 ? "]" : "",
+           a->port);
+    if (a->token[0] == '\0' && admin_token_path(&run->cfg, path, sizeof path) == 0 &&
+        admin_token_get(path, token) == 0)
+        printf("#token=%s", token);
+    explicit_bzero(token, sizeof token);
+    printf("\n");
+}
+
 static void announce(struct run *run)
 {
     const struct node_shm *shm;
@@ -216,6 +254,7 @@ static void announce(struct run *run)
     printf("tgg run: open http://%s:%u/ in two browser tabs; Ctrl-C ends it\n", WEB_ADDRESS, run->http_port);
     printf("  clients           ws://127.0.0.1:%u/\n", run->websocket_port);
     printf("  business workers  register %s:%" PRIu64 "\n", run->cfg.reg.address, run->cfg.reg.port);
+    announce_admin(run);
     fflush(stdout);
 }
 
@@ -317,6 +356,8 @@ int cmd_run(int argc, char **argv)
     status = opt.config_given ? options_load(&opt, &run.cfg) : load_built_in(&run.cfg);
     if (status != EXIT_OK)
         return status;
+    if (!opt.config_given)
+        free_admin_port(&run.cfg);
     run.http_port = opt.http_port;
     run.status = find_assets(&run);
     if (run.status == EXIT_OK)

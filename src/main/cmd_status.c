@@ -100,6 +100,7 @@ static void print_table(const struct view *v)
            "cpu", "roles", "uptime_s", "restarts", "clients", "workers", "next_seq", "longest_ns");
     print_process_row("supervisor", &v->shm->processes[NODE_PROCESS_SUPERVISOR]);
     print_process_row("announcer", &v->shm->processes[NODE_PROCESS_ANNOUNCER]);
+    print_process_row("admin", &v->shm->processes[NODE_PROCESS_ADMIN]);
     for (unsigned i = 0; i < v->shm->n_shards; i++)
         print_shard_row(v, i);
 }
@@ -181,10 +182,10 @@ static void print_json(const struct view *v)
         print_json_shard(v, i);
     printf("],\"processes\":[");
     for (unsigned i = 0; i < NODE_PROCESS_SHARDS + v->shm->n_shards; i++) {
-        if (i > 0)
-            putchar(',');
         print_json_process(&v->shm->processes[i]);
+        putchar(',');
     }
+    print_json_process(&v->shm->processes[NODE_PROCESS_ADMIN]);
     printf("]}\n");
 }
 

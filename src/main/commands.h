@@ -13,6 +13,9 @@
 
 int cmd_ban(int argc, char **argv);
 int cmd_bans(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_ctl(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_gateway(int argc, char **argv);
 int cmd_register(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
@@ -24,17 +27,22 @@ int cmd_unban(int argc, char **argv);
 struct options {
     const char *config_path; /* -c FILE, else CONFIG_PATH_DEFAULT */
     bool config_given;
-    bool test;          /* -t */
-    bool json;          /* --json */
-    unsigned http_port; /* --http PORT */
-    int64_t for_s;      /* --for TIME */
+    bool test;            /* -t */
+    bool json;            /* --json */
+    unsigned http_port;   /* --http PORT */
+    int64_t for_s;        /* --for TIME */
+    uint64_t connections; /* --connections N; 0: not given */
+    const char *root;     /* --root DIR, for tests; "" */
     const char *address;
 };
 
-/* `allowed` holds the letters that this command takes: c, t, j (--json), p (--http), f (--for), a (one word
- * that is no option, as `address`; it must be there). -1 when it can go on, else the exit status (usage has
- * been printed, as asked for or to stderr). */
+/* `allowed` holds the letters that this command takes: c, t, j (--json), p (--http), f (--for), n
+ * (--connections), r (--root), a (one word that is no option, as `address`; it must be there). -1 when it can
+ * go on, else the exit status (usage has been printed, as asked for or to stderr). */
 int options_parse(int argc, char **argv, const char *allowed, struct options *ret);
+
+/* "90", "90s", "30m", "12h", "7d", in seconds; up to ten years. */
+bool options_parse_time(const char *text, int64_t *ret_s);
 
 /* Load the configuration or print what is wrong with it. EXIT_OK, else the exit status. */
 int options_load(const struct options *opt, struct config *ret);
@@ -47,6 +55,9 @@ int options_parse_and_load(int argc, char **argv, const char *allowed, struct op
 /* What `tgg gateway -t` looks at besides the configuration itself; `all`: also what it names (files, users).
  * EXIT_OK, else what is wrong has been printed. */
 int gateway_check(const struct config *cfg, bool all);
+
+/* The supervisor over shards, announcer and admin process; cfg has been checked. Returns the exit status. */
+int gateway_run(struct config *cfg);
 
 /* Send HUP to the supervisor of the gateway that runs with this runtime_dir. 0; -ESRCH: none runs; other
  * -errno. */

@@ -14,10 +14,13 @@ static const struct option_text option_texts[] = {
     {'t', "  -t, --test         check the configuration, print the effective values, start nothing"},
     {'j', "  --json             as one JSON object"},
     {'p', "  --http PORT        port of the demo page; default 8080"},
+    {'n', "  --connections N    client connections at the same time; default: max_connections of all shards, "
+          "or 100000"},
     {'f', "  --for TIME         how long: a number of s, m, h or d, such as 30m; default 1h"},
 };
 
-#define TIME_MAX_S INT64_C(3650 * 86400)
+#define CONNECTIONS_MAX 4000000000 /* some more than 64 shards have ids for */
+#define TIME_MAX_S      INT64_C(3650 * 86400)
 
 static void print_usage(FILE *out, const char *command, const char *allowed)
 {
@@ -39,8 +42,7 @@ static bool parse_port(const char *text, unsigned *ret)
     return true;
 }
 
-/* "90", "90s", "30m", "12h", "7d" */
-static bool parse_time(const char *text, int64_t *ret_s)
+bool options_parse_time(const char *text, int64_t *ret_s)
 {
     static const char units[] = "smhd";
     static const int64_t unit_s[] = {1, 60, 3600, 86400};
@@ -53,9 +55,19 @@ static bool parse_time(const char *text, int64_t *ret_s)
     if (unit == NULL || (*end != '\0' && end[1] != '\0'))
         return false;
     int64_t one_s = unit_s[unit - units];
-    if (v < 1 || v > (unsigned long)(TIME_MAX_S / one_s))
+    if (v > (unsigned long)(TIME_MAX_S / one_s))
         return false;
     *ret_s = (int64_t)v * one_s;
+    return true;
+}
+
+static bool parse_connections(const char *text, uint64_t *ret)
+{
+    char *end;
+    unsigned long v = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || v < 1 || v > CONNECTIONS_MAX)
+        return false;
+    *ret = v;
     return true;
 }
 
@@ -73,8 +85,15 @@ static bool take(struct options *opt, int letter)
             return true;
         fprintf(stderr, "tgg: --http %s is not a port; expected 1 to 65535\n", optarg);
         return false;
+    case 'n':
+        if (parse_connections(optarg, &opt->connections))
+            return true;
+        fprintf(stderr, "tgg: --connections %s is not a number of connections; expected 1 to %lu\n", optarg,
+                (unsigned long)CONNECTIONS_MAX);
+        return false;
+    case 'r': opt->root = optarg; return true;
     case 'f':
-        if (parse_time(optarg, &opt->for_s))
+        if (options_parse_time(optarg, &opt->for_s) && opt->for_s > 0)
             return true;
         fprintf(stderr, "tgg: --for %s is not a time; expected a number of s, m, h or d, up to 3650d\n",
                 optarg);
@@ -86,16 +105,14 @@ static bool take(struct options *opt, int letter)
 int options_parse(int argc, char **argv, const char *allowed, struct options *ret)
 {
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"test", no_argument, NULL, 't'},
-        {"json", no_argument, NULL, 'j'},
-        {"http", required_argument, NULL, 'p'},
-        {"for", required_argument, NULL, 'f'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
+        {"config", required_argument, NULL, 'c'}, {"test", no_argument, NULL, 't'},
+        {"json", no_argument, NULL, 'j'},         {"http", required_argument, NULL, 'p'},
+        {"for", required_argument, NULL, 'f'},    {"connections", required_argument, NULL, 'n'},
+        {"root", required_argument, NULL, 'r'}, /* for tests: not in the usage */
+        {"help", no_argument, NULL, 'h'},         {0},
     };
 
-    *ret = (struct options){.config_path = CONFIG_PATH_DEFAULT, .http_port = 8080, .for_s = 3600};
+    *ret = (struct options){.config_path = CONFIG_PATH_DEFAULT, .http_port = 8080, .for_s = 3600, .root = ""};
     for (int c; (c = getopt_long(argc, argv, "c:th", longs, NULL)) != -1;) {
         if (c == 'h') {
             print_usage(stdout, argv[0], allowed);

@@ -16,10 +16,14 @@ static const struct command commands[] = {
     {"register", cmd_register, "where gateways and business workers find each other"},
     {"run", cmd_run, "register, gateway, demo worker and demo page in one, nothing to configure"},
     {"status", cmd_status, "the state and the counters of a running gateway"},
+    {"ctl", cmd_ctl, "see and steer a running gateway: clients, workers, traffic; close, drain, trace"},
     {"reload", cmd_reload, "check the configuration, then have the running gateway read it again"},
+    {"bench", cmd_bench, "put load on a gateway, from outside, and say how it bears it"},
     {"ban", cmd_ban, "let no client of an address or prefix in for a while"},
     {"unban", cmd_unban, "lift a ban"},
     {"bans", cmd_bans, "the bans that hold"},
+    {"doctor", cmd_doctor,
+     "look at the machine: what does not fit the number of connections, and what mends it"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

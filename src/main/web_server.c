@@ -1,59 +1,21 @@
 // SPDX-License-Identifier: MIT
 #include "main/web_server.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <microhttpd.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "admin/static_file.h"
 #include "base/log.h"
 
 struct web_server {
     int dir_fd;
     unsigned websocket_port;
 };
-
-struct type {
-    const char *suffix, *type;
-};
-static const struct type types[] = {
-    {".html", "text/html; charset=utf-8"},
-    {".js", "text/javascript; charset=utf-8"},
-    {".css", "text/css; charset=utf-8"},
-    {".json", "application/json"},
-    {".svg", "image/svg+xml"},
-    {".png", "image/png"},
-    {".ico", "image/x-icon"},
-    {".txt", "text/plain; charset=utf-8"},
-};
-
-static const char *content_type(const char *path)
-{
-    size_t len = strlen(path);
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        size_t n = strlen(types[i].suffix);
-        if (len > n && strcmp(path + len - n, types[i].suffix) == 0)
-            return types[i].type;
-    }
-    return "application/octet-stream";
-}
-
-/* One file name, no folders: nothing can lead out. */
-static bool name_ok(const char *name)
-{
-    if (*name == '\0' || *name == '.')
-        return false;
-    for (; *name != '\0'; name++) {
-        if (!isalnum((unsigned char)*name) && strchr("._-", *name) == NULL)
-            return false;
-    }
-    return true;
-}
 
 static enum MHD_Result send_response(struct MHD_Connection *c, unsigned status, struct MHD_Response *r,
                                      const char *type)
@@ -85,18 +47,15 @@ static enum MHD_Result send_config(struct MHD_Connection *c, const struct web_se
 
 static enum MHD_Result send_file(struct MHD_Connection *c, const struct web_server *web, const char *name)
 {
-    struct stat st;
-    int fd = name_ok(name) ? openat(web->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    size_t len;
+    int fd = static_file_open(web->dir_fd, name, &len);
 
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-        struct MHD_Response *r = MHD_create_response_from_fd((size_t)st.st_size, fd); /* takes the fd */
-        if (r == NULL)
-            close(fd);
-        return send_response(c, MHD_HTTP_OK, r, content_type(name));
-    }
-    if (fd >= 0)
+    if (fd < 0)
+        return send_text(c, MHD_HTTP_NOT_FOUND, "not found\n", "text/plain");
+    struct MHD_Response *r = MHD_create_response_from_fd(len, fd); /* takes the fd */
+    if (r == NULL)
         close(fd);
-    return send_text(c, MHD_HTTP_NOT_FOUND, "not found\n", "text/plain");
+    return send_response(c, MHD_HTTP_OK, r, static_file_type(name));
 }
 
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *url, const char *method,

@@ -724,6 +724,17 @@ void net_epoll_set_keeper(struct net *n, bool (*keep)(void *ctx, struct net_list
     from_net(n)->keep_ctx = ctx;
 }
 
+/* What is left of it: enough to accept one connection more. */
+static struct listener closed_listener(struct net *n, struct net_listener *l, int fd)
+{
+    struct listener k = {.l = l, .n = from_net(n), .keepalive = n->keepalive, .fd = -1};
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+    if (l->handle == 0 && getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
+        net_addr_from_sockaddr(&ss, &k.addr);
+    return k;
+}
+
 void net_epoll_adopt(struct net *n, struct net_listener *l, int fd)
 {
     struct sockaddr_storage ss;
@@ -731,12 +742,13 @@ void net_epoll_adopt(struct net *n, struct net_listener *l, int fd)
 
     ASSERT(n->ops == &ops);
     ss.ss_family = AF_UNSPEC;
-    if (l->handle == 0) {
+    if (l->ops == NULL) {
         accept_refuse(fd);
     } else if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0 || !set_nonblocking(fd)) {
         close(fd); /* reset on the way: nobody has heard of it yet */
     } else {
-        struct listener *k = listener_of(n, l);
+        struct listener closed = closed_listener(n, l, fd);
+        struct listener *k = l->handle != 0 ? listener_of(n, l) : &closed;
         if (ss.ss_family != AF_UNIX && !tcp_options_are_set(fd)) /* mostly it has them from its listener */
             tcp_options_set(fd, &k->keepalive);
         accept_to_owner(k, fd, &ss);

@@ -34,6 +34,7 @@ void net_epoll_set_keeper(struct net *n, bool (*keep)(void *ctx, struct net_list
 
 /* A connection that another process has accepted on the same address: goes the way of those that l accepts
  * (non-blocking, the same options, accepted(), reset when refused), whether l is paused or not; the keeper is
- * not asked. Takes fd in every case: it is closed if its peer is gone already, reset if l is closed. Calls
- * accepted(): only from a watch, never from within a connection's callback. */
+ * not asked. Also when l is closed (it was on its way when that happened), as long as l->ops is set. Takes fd
+ * in every case: it is closed if its peer is gone already, reset if l is none at all. Calls accepted(): only
+ * from a watch, never from within a connection's callback. */
 void net_epoll_adopt(struct net *n, struct net_listener *l, int fd);

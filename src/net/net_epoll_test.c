@@ -623,13 +623,33 @@ static void what_cannot_be_adopted_is_closed(void **state)
     assert_true(is_reset(fd));
     close(fd);
     unlisten(&li);
-    /* The listener is closed. */
+    /* There is no listener any more. */
     passed = accepted_elsewhere(&li, &fd);
     unlisten(&li);
+    li.ops = NULL;
     net_epoll_adopt(n, &li, passed);
     assert_int_equal(n_accepted, 1);
     assert_true(is_reset(fd));
     close(fd);
+}
+
+static void a_closed_listener_takes_what_was_on_its_way(void **state)
+{
+    struct net_listener li = {.ops = &listener_ops};
+    int fd, passed = accepted_elsewhere(&li, &fd);
+
+    unlisten(&li);
+    net_epoll_adopt(n, &li, passed);
+    assert_int_equal(n_accepted, 1);
+    assert_true(net_conn_is_open(&conn));
+    assert_int_equal(last_local.family, AF_INET);
+    assert_int_equal(write(fd, "abc", 3), 3);
+    for (unsigned i = 0; i < 100 && n_data == 0; i++)
+        loop_turn(l, MS);
+    assert_int_equal(n_bytes, 3);
+    close(fd);
+    turns_until_closed(1);
+    assert_int_equal(n_closed, 1);
 }
 
 static void the_wait_is_rounded_up_not_down(void **state)
@@ -657,6 +677,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_keeper_says_what_is_accepted, setup, teardown),
         cmocka_unit_test_setup_teardown(an_adopted_connection_is_like_an_accepted_one, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_adopted_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_closed_listener_takes_what_was_on_its_way, setup, teardown),
         cmocka_unit_test_setup_teardown(the_wait_is_rounded_up_not_down, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "base/list.h"
@@ -22,6 +23,7 @@ struct register_client {
     struct net_conn conn;
     const struct register_client_host *host;
     const struct config_address *address;
+    struct node_register *entry;      /* NULL: none */
     char text[NET_ADDR_STRLEN + 256]; /* host:port, for the log */
     struct net_addr addr;
     bool resolved, connected;
@@ -32,6 +34,18 @@ struct register_client {
 
 static const struct net_conn_ops register_conn_ops;
 static void try_connect(struct register_client *r);
+
+/* For `tgg status` and the like (node_shm.h); one that never was connected says so. */
+static void show(struct register_client *r, bool connected)
+{
+    struct timespec ts;
+    if (r->entry == NULL || connected == (r->entry->connected != 0))
+        return;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    __atomic_store_n(&r->entry->since_unix_ms, (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&r->entry->connected, connected, __ATOMIC_RELAXED);
+}
 
 static void on_retry(struct timer *t)
 {
@@ -44,6 +58,7 @@ static void lost(struct register_client *r, const char *why)
     LOG(LOG_WARN, r->connected ? "register_lost" : "register_not_reached",
         "register=%s error=\"%s\" retry_ms=%d", r->text, why, r->resolved ? RETRY_MS : LOOK_UP_RETRY_MS);
     r->connected = false;
+    show(r, false);
     if (++r->n_lost % LOOK_UP_AGAIN == 0)
         r->resolved = false; /* a name may lead elsewhere by now */
     bytes_clear(&r->out);
@@ -98,6 +113,7 @@ static void on_connected(struct net_conn *c)
     int len = snprintf(address, sizeof address, "%u.%u.%u.%u:%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255,
                        ip & 255, (unsigned)cfg->start_port);
     r->connected = true;
+    show(r, true);
     counter_add(r->host->counters, COUNTER_register_connected, 1);
     LOG(LOG_NOTICE, "register_connected", "register=%s address=%s", r->text, address);
     timer_cancel(r->host->loop, &r->timer);
@@ -144,16 +160,19 @@ static void try_connect(struct register_client *r)
 }
 
 struct register_client *register_client_new(const struct register_client_host *host,
-                                            const struct config_address *address)
+                                            const struct config_address *address, struct node_register *entry)
 {
     struct register_client *r = calloc(1, sizeof *r);
     if (r == NULL)
         return NULL;
     r->host = host;
     r->address = address;
+    r->entry = entry;
     r->conn.ops = &register_conn_ops;
     bool v6 = strchr(address->host, ':') != NULL;
     snprintf(r->text, sizeof r->text, v6 ? "[%s]:%u" : "%s:%u", address->host, address->port);
+    if (entry != NULL)
+        snprintf(entry->address, sizeof entry->address, "%.*s", (int)sizeof entry->address - 1, r->text);
     try_connect(r);
     return r;
 }

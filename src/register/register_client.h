@@ -6,6 +6,7 @@
 
 #include "common/config.h"
 #include "common/counters.h"
+#include "common/node_shm.h"
 #include "loop/loop.h"
 #include "net/net.h"
 
@@ -19,7 +20,9 @@ struct register_client_host {
     struct counters *counters; /* register_* */
 };
 
-/* NULL without memory. address stays the caller's. */
+/* NULL without memory. address stays the caller's; entry, where others see how it stands with this register:
+ * NULL for one that has no place in the table. */
 struct register_client *register_client_new(const struct register_client_host *host,
-                                            const struct config_address *address);
+                                            const struct config_address *address,
+                                            struct node_register *entry);
 void register_client_free(struct register_client *r); /* NULL is fine */

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "proto/ws/handshake.h"
+#include "shard/census.h"
+#include "shard/trace.h"
 #include "tls/tls.h"
 
 static void on_closed(struct net_conn *conn, int err);
@@ -41,6 +43,8 @@ static bool clients_append(struct shard *s, struct client *c)
         return false;
     c->up.host_position = s->n_clients;
     s->clients[s->n_clients++] = c;
+    if (s->census != NULL)
+        census_came(s, c->up.host_position);
     clients_changed(s);
     if (s->n_clients > s->trim_peak)
         s->trim_peak = s->n_clients;
@@ -52,13 +56,15 @@ static void clients_remove(struct shard *s, struct client *c)
     struct client *last = s->clients[--s->n_clients];
     s->clients[c->up.host_position] = last;
     last->up.host_position = c->up.host_position;
+    if (s->census != NULL)
+        census_moved(s, s->n_clients, c->up.host_position);
     clients_changed(s);
 }
 
 static struct client *client_new(struct shard_listener *l, const struct net_addr *peer)
 {
     struct shard *s = l->shard;
-    struct client *c = pool_get(s->client_pool);
+    struct client *c = control_injects_no_memory() ? NULL : pool_get(s->client_pool);
     if (c == NULL)
         return NULL;
     if (!clients_append(s, c)) {
@@ -68,6 +74,7 @@ static struct client *client_new(struct shard_listener *l, const struct net_addr
     c->has_tls = l->tls != NULL;
     c->conn.ops = c->has_tls ? &early_conn_ops : &client_conn_ops;
     c->listener = l;
+    l->n_clients++;
     c->up.peer = *peer;
     c->up.gateway_port = (uint16_t)l->config->port;
     c->since_ms = c->last_read_ms = shard_now_ms(s);
@@ -124,7 +131,7 @@ static struct net_conn *refuse_at_accept(struct shard_listener *l, const struct 
     bool in_words = l->config->protocol == PROTOCOL_WEBSOCKET && l->tls == NULL && status_of(v) != 403;
     struct client *c = NULL;
     shard_count(s, COUNTER_client_refused, 1);
-    if (v == GUARD_TOTAL)
+    if (v == GUARD_TOTAL && !s->drained)
         LOG(LOG_WARN, "client_refused", "clients=%u hint=\"raise max_connections or the file limit\"",
             s->n_clients);
     if (in_words && s->n_refusals < SHARD_REFUSALS_MAX)
@@ -190,6 +197,10 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
     bool address_open = trusted && !preamble && l->config->forwarded != FORWARDED_OFF;
     if (l->config->proxy_protocol == PROXY_PROTOCOL_REQUIRED && !trusted)
         return refuse_stranger(l, peer);
+    if (s->drained) { /* and every other shard too, else it would have been given to them */
+        shard_count(s, COUNTER_refused_draining, 1);
+        return refuse_at_accept(l, peer, GUARD_TOTAL);
+    }
     /* Of a proxy only its number counts until it has told whose connection it is. */
     enum guard_verdict v = preamble || address_open ? check_room(s) : check(s, peer, s->n_clients);
     if (v != GUARD_PASS)
@@ -226,6 +237,10 @@ const struct net_listener_ops client_listener_ops = {on_accepted, on_accept_fail
 bool client_announce(struct client *c)
 {
     struct shard *s = client_shard(c);
+    if (s->drained) { /* it was on its way in when the drain began */
+        client_close(c, CLOSE_drained, WS_CLOSE_GOING_AWAY, "going away");
+        return false;
+    }
     int err = directory_add(s->host.directory, &c->up.member);
     if (err != 0) {
         client_close(c, err == -EAGAIN ? CLOSE_no_id : CLOSE_no_memory, WS_CLOSE_TRY_LATER, NULL);
@@ -235,6 +250,8 @@ bool client_announce(struct client *c)
     __atomic_store_n(&s->shm->next_seq, directory_next_seq(s->host.directory), __ATOMIC_RELAXED);
     members_changed(s);
     c->announced = true;
+    if (s->traces != NULL)
+        trace_new_client(c);
     upstream_client_connected(s->upstream, &c->up);
     return c->state != CLIENT_CLOSING;
 }
@@ -245,7 +262,7 @@ static bool is_normal(enum close_reason reason)
 {
     return reason == CLOSE_peer || reason == CLOSE_peer_close_frame || reason == CLOSE_kicked ||
            reason == CLOSE_destroyed || reason == CLOSE_shutdown || reason == CLOSE_health_check ||
-           reason == CLOSE_uid_replaced;
+           reason == CLOSE_uid_replaced || reason == CLOSE_ordered || reason == CLOSE_drained;
 }
 
 static void log_leaving(const struct client *c, enum close_reason reason, const char *why)
@@ -255,18 +272,19 @@ static void log_leaving(const struct client *c, enum close_reason reason, const 
     if (which == LOG_CLOSES_NONE || (which == LOG_CLOSES_ABNORMAL && is_normal(reason)))
         return;
     char peer[NET_ADDR_STRLEN];
-    LOG(LOG_NOTICE, "client_closed",
-        "reason=%s peer=%s listen=%s connection_id=%u queued_bytes=%llu why=\"%s\"",
+    LOG(LOG_NOTICE, "client_closed", "reason=%s peer=%s listen=%s connection_id=%u queued_bytes=%llu why=%s",
         close_reason_name(reason), net_addr_format(&c->up.peer, peer, sizeof peer), c->listener->config->name,
-        c->up.member.id, (unsigned long long)c->out_bytes, why != NULL ? why : "");
+        c->up.member.id, (unsigned long long)c->out_bytes, log_quote(why, why != NULL ? strlen(why) : 0));
 }
 
 /* The one place where a client stops being one: counted, logged, its worker told, out of the directory. */
-static void client_leave(struct client *c, enum close_reason reason, const char *why)
+static void client_leave(struct client *c, enum close_reason reason, unsigned code, const char *why)
 {
     struct shard *s = client_shard(c);
     counter_close(s->host.counters, reason);
     log_leaving(c, reason, why);
+    if (s->traces != NULL && c->up.traced)
+        trace_close(c, reason, code, why);
     c->state = CLIENT_CLOSING;
     c->since_ms = shard_now_ms(s);
     if (!c->announced)
@@ -290,6 +308,7 @@ static void client_free(struct client *c)
         guard_leave(s->guard, &c->up.peer);
     if (c->is_refusal)
         counter_set(s->host.counters, COUNTER_refusals, --s->n_refusals);
+    c->listener->n_clients--;
     clients_remove(s, c);
     pool_put(s->client_pool, c);
 }
@@ -298,14 +317,14 @@ static void on_closed(struct net_conn *conn, int err)
 {
     struct client *c = CONTAINER_OF(conn, struct client, conn);
     if (c->state != CLIENT_CLOSING)
-        client_leave(c, err == 0 ? CLOSE_peer : CLOSE_reset, err != 0 ? strerror(err) : NULL);
+        client_leave(c, err == 0 ? CLOSE_peer : CLOSE_reset, 0, err != 0 ? strerror(err) : NULL);
     client_free(c);
 }
 
 void client_destroy(struct client *c, enum close_reason reason, bool hard)
 {
     if (c->state != CLIENT_CLOSING)
-        client_leave(c, reason, NULL);
+        client_leave(c, reason, 0, NULL);
     net_close(client_shard(c)->host.net, &c->conn, hard);
     client_free(c);
 }
@@ -336,7 +355,7 @@ void client_close(struct client *c, enum close_reason reason, unsigned code, con
     if (c->state == CLIENT_CLOSING)
         return;
     enum client_state was = c->state;
-    client_leave(c, reason, why);
+    client_leave(c, reason, code, why);
     if (client_is_websocket(c) && was == CLIENT_OPEN)
         queue_close_frame(c, code, why);
     else if (was == CLIENT_HANDSHAKE && !is_answered(reason))

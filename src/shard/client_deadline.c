@@ -66,6 +66,12 @@ void client_arm(struct client *c)
         timer_set(loop, &c->timer, due, client_on_timer);
 }
 
+const char *client_timer_check(const struct client *c)
+{
+    bool is_due = next_due(c, shard_now_ms(client_shard(c))) != UINT32_MAX;
+    return is_due && !timer_is_set(&c->timer) ? "a client with a deadline has no timer" : NULL;
+}
+
 static void send_beat(struct client *c)
 {
     struct shard *s = client_shard(c);

@@ -188,7 +188,7 @@ static struct buf *own_form(struct client *c, const struct upstream_message *m, 
 
 struct buf *client_message_form(struct client *c, struct upstream_message *m, bool *ret_owned)
 {
-    struct buf *plain = out_message_form(m, c->listener->config);
+    struct buf *plain = out_message_form(m, c->listener);
     *ret_owned = false;
     if (plain == NULL || m->framed || m->payload.len < c->listener->config->deflate_size_min ||
         m->payload.len == 0)

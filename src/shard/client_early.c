@@ -111,6 +111,7 @@ static void on_open(struct client *c)
     struct shard *s = client_shard(c);
     set_begun(c, false);
     shard_count(s, COUNTER_tls_handshakes, 1);
+    histogram_observe(s->host.histograms, tls_handshake, (uint64_t)(shard_now_ms(s) - c->since_ms) * 1000000);
     if (tls_conn_is_resumed(c->edge->tls))
         shard_count(s, COUNTER_tls_resumed, 1);
     client_begin(c);

@@ -9,6 +9,7 @@
 
 #include "proto/line/forwarded.h"
 #include "proto/ws/handshake.h"
+#include "shard/trace.h"
 
 /* The answer, extra headers included (at most 8 KB of them come from the configuration). */
 #define ANSWER_MAX 16384
@@ -50,7 +51,9 @@ static struct shard_listener *listener_for(const struct client *c, struct slice 
         return http_path_match(path, c->listener->config->path) > 0 ? c->listener : NULL;
     for (unsigned i = 0; i < s->n_listeners; i++) {
         struct shard_listener *l = &s->listeners[i];
-        size_t len = l->socket_of == c->listener->socket_of ? http_path_match(path, l->config->path) : 0;
+        if (l->config == NULL || l->socket != c->listener->socket || (l->removed && l != c->listener))
+            continue;
+        size_t len = http_path_match(path, l->config->path);
         if (len > best_len) {
             best = l;
             best_len = len;
@@ -82,15 +85,15 @@ static bool is_trusted(void *ctx, const struct net_addr *addr)
     return cidr_list_has(ctx, addr);
 }
 
-/* The proxy's request names the client. 0, or the HTTP status to refuse with; -1: refused already. */
-static int find_address(struct client *c, const struct http_request *req)
+/* The proxy's request names the client, if it came by a listener (front) that says so. 0, or the HTTP status
+ * to refuse with; -1: refused already. */
+static int find_address(struct client *c, const struct shard_listener *front, const struct http_request *req)
 {
     static const enum forwarded_header which[] = {
         [FORWARDED_X_FORWARDED_FOR] = FORWARDED_HEADER_X_FORWARDED_FOR,
         [FORWARDED_X_REAL_IP] = FORWARDED_HEADER_X_REAL_IP,
         [FORWARDED_RFC7239] = FORWARDED_HEADER_FORWARDED,
     };
-    const struct shard_listener *front = &client_shard(c)->listeners[c->listener->socket_of];
     struct net_addr peer = c->up.peer;
     if (!c->address_open)
         return 0;
@@ -134,9 +137,13 @@ static void accept_handshake(struct client *c, const struct http_request *req)
     size_t len = compose_answer(c, req, text, sizeof text);
     if (c->state == CLIENT_CLOSING)
         return;
+    histogram_observe(client_shard(c)->host.histograms, handshake,
+                      (uint64_t)(shard_now_ms(client_shard(c)) - c->since_ms) * 1000000);
     c->state = CLIENT_OPEN;
     net_conn_settled(&c->conn);
     c->since_ms = shard_now_ms(s);
+    if (s->traces != NULL && c->up.traced)
+        trace_handshake(c);
     client_queue_front(c, out_control(text, len));
     client_arm(c);
 }
@@ -151,11 +158,12 @@ static int check_request(struct client *c, const struct http_request *req)
     struct shard_listener *l = listener_for(c, req->path);
     if (l == NULL)
         return 404;
-    c->listener = l;
+    const struct shard_listener *front = c->listener;
+    client_set_listener(c, l);
     int status = ws_handshake_check(req);
     if (status == 0 && !ws_origin_allowed(req, l->config->origins))
         status = 403;
-    return status != 0 ? status : find_address(c, req);
+    return status != 0 ? status : find_address(c, front, req);
 }
 
 void client_feed_handshake(struct client *c, const uint8_t *data, size_t len)

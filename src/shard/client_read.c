@@ -12,6 +12,8 @@
 #include "base/buf.h"
 #include "proto/line/frame.h"
 #include "proto/line/text.h"
+#include "shard/census.h"
+#include "shard/trace.h"
 
 /* ---- what is kept */
 
@@ -127,6 +129,11 @@ static bool deliver(struct client *c, const uint8_t *data, size_t len)
         c->in->since_ms = shard_now_ms(s);
     shard_count(s, COUNTER_client_messages_in, 1);
     shard_count(s, COUNTER_client_message_bytes_in, len);
+    histogram_observe(s->host.histograms, message_in, len);
+    if (__builtin_expect(s->census != NULL, 0))
+        census_in(s, c, len);
+    if (__builtin_expect(s->traces != NULL && c->up.traced, 0))
+        trace_message(c, "in", NULL, data, len);
     upstream_client_message(s->upstream, &c->up, data, len);
     return c->state == CLIENT_OPEN;
 }
@@ -206,8 +213,19 @@ static void count_control(struct client *c)
     client_close(c, CLOSE_rate, WS_CLOSE_POLICY, "too many control frames");
 }
 
+/* Frames that are no messages. */
+static void trace_control(struct client *c, enum ws_event event, const struct ws_piece *piece)
+{
+    if (event == WS_PING || event == WS_PONG)
+        trace_message(c, "in", event == WS_PING ? "ping" : "pong", piece->data, piece->len);
+    else if (event == WS_CLOSE)
+        trace_message(c, "in", "close", NULL, 0);
+}
+
 static void on_websocket_event(struct client *c, enum ws_event event, const struct ws_piece *piece)
 {
+    if (__builtin_expect(client_shard(c)->traces != NULL && c->up.traced, 0))
+        trace_control(c, event, piece);
     switch (event) {
     case WS_DATA: on_piece(c, piece); break;
     case WS_PING:

@@ -10,6 +10,8 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "shard/census.h"
+#include "shard/trace.h"
 #include "tls/tls.h"
 
 /* Past the limit by so much with control frames alone, a client that does not read is closed whatever the
@@ -341,7 +343,7 @@ void client_send(struct upstream_client *up, struct upstream_message *m)
         return;
     bool owned = false;
     struct buf *b = __builtin_expect(c->has_deflate, 0) ? client_message_form(c, m, &owned)
-                                                        : out_message_form(m, c->listener->config);
+                                                        : out_message_form(m, c->listener);
     if (b != NULL && b->len == 0)
         return; /* an empty message of a protocol without frames: no bytes, so no write that could carry it */
     if (b == NULL || !queue_append(c, owned ? b : buf_ref(b))) {
@@ -352,6 +354,10 @@ void client_send(struct upstream_client *up, struct upstream_message *m)
     }
     shard_count(s, COUNTER_client_messages_out, 1);
     shard_count(s, COUNTER_client_message_bytes_out, b->len);
+    if (__builtin_expect(s->census != NULL, 0))
+        census_out(s, c, b->len);
+    if (__builtin_expect(s->traces != NULL && c->up.traced, 0))
+        trace_message(c, "out", NULL, m->payload.data, m->payload.len);
     client_mark_dirty(c);
 }
 

@@ -60,10 +60,11 @@ static struct parts *make_parts(const struct shard *s, const struct files *files
     return p;
 }
 
+/* What was there before is in p then. */
 static void take_parts(struct shard *s, struct parts *p)
 {
-    for (unsigned i = 0; i < s->n_listeners; i++) {
-        struct shard_listener *l = &s->listeners[i];
+    for (unsigned i = 0; i < s->host.config->n_listeners; i++) {
+        struct shard_listener *l = listener_of(s, i);
         struct parts old = {l->tls, l->trusted};
         l->tls = p[i].tls;
         l->trusted = p[i].trusted;
@@ -101,9 +102,9 @@ static void drop_deflaters(struct shard_listener *l)
     }
 }
 
-static void take_values(struct shard *s, unsigned i)
+static void take_values(struct shard_listener *l)
 {
-    struct shard_listener *l = &s->listeners[i];
+    l->listener.newcomers = l->config->protocol == PROTOCOL_WEBSOCKET || l->tls != NULL;
     for (unsigned deflate = 0; deflate < 2; deflate++)
         l->rules[deflate] = (struct ws_rules){.message_size_max = l->config->package_size_max,
                                               .fragments_max = (uint32_t)l->config->fragments_max,
@@ -116,22 +117,10 @@ static void take_values(struct shard *s, unsigned i)
     drop_deflaters(l); /* the level may have changed */
 }
 
-/* Once: sockets do not change with paths. */
-static void find_sockets(struct shard *s)
-{
-    const struct config *cfg = s->host.config;
-    for (unsigned i = 0; i < s->n_listeners; i++) {
-        struct shard_listener *l = &s->listeners[i];
-        l->socket_of = config_listen_socket_of(cfg, i);
-        for (unsigned j = 0; j < cfg->n_listeners; j++)
-            l->shares |= j != i && config_listen_socket_of(cfg, j) == l->socket_of;
-    }
-}
-
 static void take_all_values(struct shard *s)
 {
-    for (unsigned i = 0; i < s->n_listeners; i++)
-        take_values(s, i);
+    for (unsigned i = 0; s->listeners != NULL && i < s->host.config->n_listeners; i++)
+        take_values(listener_of(s, i));
     s->is_guarded = guard_is_on(s->guard);
     s->is_metered = guard_meters(s->guard);
 }
@@ -172,30 +161,58 @@ static bool sweep(struct loop_task *task)
     return true;
 }
 
-int shard_reload(struct shard *s, struct config *changed, const struct files *files)
+/* The changed configuration is in place. On failure what was made is gone again, and p has nothing. */
+static int make_all(struct shard *s, const struct files *files, const struct settings *settings,
+                    struct parts **ret, struct config_error *err)
+{
+    uint64_t opened = 0;
+    *ret = NULL;
+    if (s->listeners == NULL)
+        return guard_reload(s->guard, files, err);
+    struct parts *p = make_parts(s, files, err);
+    if (p == NULL)
+        return -EINVAL;
+    int r = listeners_begin(s, settings, &opened);
+    if (r == 0 && (r = guard_reload(s->guard, files, err)) != 0)
+        listeners_undo(s, opened);
+    if (r != 0)
+        parts_free(p, s->host.config->n_listeners);
+    else
+        *ret = p;
+    return r;
+}
+
+int shard_reload(struct shard *s, struct config *changed, const struct files *files,
+                 const struct settings *settings)
 {
     struct config *cfg = (struct config *)s->host.config; /* this process's own copy */
     struct config_error *err = calloc(1, sizeof *err);
+    struct parts *p;
     if (err == NULL)
         return -ENOMEM;
+    listeners_reap(s);
+    int r = listeners_check(s, changed, settings);
+    if (r != 0)
+        goto out;
     config_apply_live(cfg, changed);
-    struct parts *p = s->listeners != NULL ? make_parts(s, files, err) : NULL;
-    int r = p == NULL && s->listeners != NULL ? -EINVAL : guard_reload(s->guard, files, err);
+    r = make_all(s, files, settings, &p, err);
     if (r != 0) {
         /* The supervisor has tried the same before: this is about memory. */
         config_apply_live(cfg, changed);
-        parts_free(p, s->n_listeners);
         log_problems(err);
-        shard_count(s, COUNTER_reloads_failed, 1);
-    } else {
-        if (p != NULL)
-            take_parts(s, p);
-        take_all_values(s);
-        parts_free(p, s->n_listeners);
-        shard_count(s, COUNTER_reloads, 1);
-        s->sweep_next = s->n_clients;
-        loop_task_add(s->host.loop, &s->sweep_task);
+        goto out;
     }
+    if (p != NULL) {
+        listeners_take(s, changed, settings);
+        take_parts(s, p);
+    }
+    take_all_values(s);
+    parts_free(p, cfg->n_listeners);
+    listeners_publish(s, settings->generation);
+    s->sweep_next = s->n_clients;
+    loop_task_add(s->host.loop, &s->sweep_task);
+out:
+    shard_count(s, r == 0 ? COUNTER_reloads : COUNTER_reloads_failed, 1);
     free(err);
     return r;
 }
@@ -220,7 +237,6 @@ int edge_new(struct shard *s, const struct shard_options *opt)
         return r;
     s->tickets = opt->tickets;
     s->seed = opt->seed;
-    find_sockets(s);
     s->tls_task.run = client_tls_run;
     s->sweep_task.run = sweep;
     s->guard = guard_new(&guard, &r, err);
@@ -229,7 +245,7 @@ int edge_new(struct shard *s, const struct shard_options *opt)
         r = p == NULL && s->listeners != NULL ? -EINVAL : 0;
         if (p != NULL)
             take_parts(s, p);
-        parts_free(p, s->n_listeners);
+        parts_free(p, s->host.config->n_listeners);
     }
     if (r == 0)
         take_all_values(s);
@@ -238,15 +254,16 @@ int edge_new(struct shard *s, const struct shard_options *opt)
     return r;
 }
 
+void edge_listener_fini(struct shard_listener *l)
+{
+    tls_context_free(l->tls);
+    cidr_list_free(l->trusted);
+    free(l->extra_headers);
+    drop_deflaters(l);
+}
+
 void edge_free(struct shard *s)
 {
-    for (unsigned i = 0; i < s->n_listeners; i++) {
-        struct shard_listener *l = &s->listeners[i];
-        tls_context_free(l->tls);
-        cidr_list_free(l->trusted);
-        free(l->extra_headers);
-        drop_deflaters(l);
-    }
     guard_free(s->guard);
     ws_inflater_free(s->inflater);
     bytes_fini(&s->inflated);

@@ -43,7 +43,7 @@ enum kind { CLIENT, LINK, N_KINDS };
 struct hand_over {
     uint8_t listener;
     uint8_t from;
-    uint16_t reserved;
+    uint16_t made;   /* of a client: which listener of that slot */
     uint32_t number; /* running, of its kind from that shard to this one: see struct node_handed */
 };
 static_assert(sizeof(struct hand_over) == 8, "no padding");
@@ -97,6 +97,12 @@ static bool is_leaving(const struct handoff *h)
     return NODE_LOAD(shard_at(h, h->opt.me)->phase) >= NODE_LEAVES;
 }
 
+/* It has been told to take no more clients; what nobody else takes it refuses itself, in words. */
+static bool is_drained(const struct handoff *h, enum kind kind, unsigned i)
+{
+    return kind == CLIENT && NODE_LOAD(shard_at(h, i)->drained) != 0;
+}
+
 static struct node_handed *numbers_of(struct node_shard *s, enum kind kind)
 {
     return kind == CLIENT ? &s->client_handoff : &s->link_handoff;
@@ -145,7 +151,8 @@ static void view_read(struct handoff *h, enum kind kind)
     struct view *v = &h->views[kind];
     for (unsigned i = 0; i < h->members[kind].n; i++) {
         unsigned shard = h->members[kind].shards[i];
-        bool takes = shard != h->opt.me && NODE_LOAD(shard_at(h, shard)->phase) == NODE_UP;
+        bool takes = shard != h->opt.me && NODE_LOAD(shard_at(h, shard)->phase) == NODE_UP &&
+                     !is_drained(h, kind, shard);
         v->keys[i] = takes ? key_of(h, kind, shard, on_way(h, kind, h->opt.me, shard)) : NONE;
     }
     view_choose(h, kind);
@@ -181,7 +188,10 @@ static uint64_t my_key(const struct handoff *h, enum kind kind)
 static bool give(struct handoff *h, unsigned listener, unsigned to, int fd)
 {
     uint32_t *handed = &numbers_of(shard_at(h, h->opt.me), kind_of(listener))->handed[to];
-    struct hand_over m = {.listener = (uint8_t)listener, .from = (uint8_t)h->opt.me, .number = *handed + 1};
+    struct hand_over m = {.listener = (uint8_t)listener,
+                          .from = (uint8_t)h->opt.me,
+                          .made = listener != INTERNAL ? h->opt.clients[listener].made : 0,
+                          .number = *handed + 1};
     union control control = {0};
     struct iovec iov = {&m, sizeof m};
     struct msghdr msg = {.msg_iov = &iov,
@@ -202,6 +212,12 @@ static bool give(struct handoff *h, unsigned listener, unsigned to, int fd)
     return true;
 }
 
+static bool knows(const struct handoff *h, unsigned shard, unsigned listener)
+{
+    return listener == INTERNAL ||
+           node_shard_has_settings(shard_at(h, shard), h->opt.clients[listener].since);
+}
+
 enum placed { PLACED_HERE, PLACED_THERE, PLACED_NOWHERE };
 
 /* The emptiest shard that takes it, if it is worth it. */
@@ -212,13 +228,14 @@ static enum placed place(struct handoff *h, unsigned listener, int fd)
     bool leaving = is_leaving(h);
     if (kind == LINK || ++v->accepts >= VIEW_ACCEPTS || loop_now_ns(h->opt.loop) - v->read_ns >= VIEW_NS)
         view_read(h, kind);
-    uint64_t mine = leaving ? NONE : my_key(h, kind);
+    uint64_t mine = leaving || is_drained(h, kind, h->opt.me) ? NONE : my_key(h, kind);
     /* Each step gives it away, or learns that a shard has more than was thought, or takes none. */
     for (unsigned tries = 0; tries < 2 * NODE_SHARDS_MAX && v->keys[v->best] < mine; tries++) {
         unsigned best = v->best;
         if (!view_correct(h, kind))
             continue;
-        if (give(h, listener, h->members[kind].shards[best], fd)) {
+        unsigned to = h->members[kind].shards[best];
+        if (knows(h, to, listener) && give(h, listener, to, fd)) {
             v->keys[best] += 2;
             view_choose(h, kind);
             return PLACED_THERE;
@@ -250,8 +267,8 @@ static bool on_accept(void *ctx, struct net_listener *l, int fd)
     struct handoff *h = ctx;
     if (l == h->opt.internal)
         return keep(h, INTERNAL, fd);
-    for (unsigned i = 0; i < h->opt.n_clients; i++)
-        if (l == h->opt.clients[i])
+    for (unsigned i = 0; h->opt.clients != NULL && i < CONFIG_LISTEN_MAX; i++)
+        if (l == h->opt.clients[i].listener)
             return keep(h, i, fd);
     return true;
 }
@@ -268,17 +285,22 @@ static int descriptor_of(struct msghdr *msg)
     return fd;
 }
 
-static struct net_listener *listener_at(const struct handoff *h, unsigned number)
+/* NULL: we have none, or another one in its place. */
+static struct net_listener *listener_at(const struct handoff *h, const struct hand_over *m)
 {
-    if (number == INTERNAL)
+    if (m->listener == INTERNAL)
         return h->opt.internal;
-    return number < h->opt.n_clients ? h->opt.clients[number] : NULL;
+    if (h->opt.clients == NULL || m->listener >= CONFIG_LISTEN_MAX)
+        return NULL;
+    const struct handoff_listener *l = &h->opt.clients[m->listener];
+    return l->made == m->made ? l->listener : NULL;
 }
 
 static void take_descriptor(struct handoff *h, const struct hand_over *m, int fd)
 {
-    struct net_listener *l = listener_at(h, m->listener);
-    if (is_leaving(h) && !keep(h, m->listener, fd)) {
+    struct net_listener *l = listener_at(h, m);
+    bool goes_on = is_leaving(h) || is_drained(h, kind_of(m->listener), h->opt.me);
+    if (l != NULL && goes_on && !keep(h, m->listener, fd)) {
         close(fd);
     } else if (l == NULL) {
         make_reset(fd);
@@ -310,9 +332,8 @@ static void take(struct handoff *h, struct msghdr *msg, size_t len, const struct
                          __ATOMIC_RELEASE);
 }
 
-static void on_given(struct net_watch *w)
+static int take_some(struct handoff *h)
 {
-    struct handoff *h = CONTAINER_OF(w, struct handoff, watch);
     for (unsigned i = 0; i < TAKE_MAX; i++) {
         h->iovs[i] = (struct iovec){&h->received[i], sizeof h->received[i]};
         h->msgs[i].msg_hdr = (struct msghdr){.msg_iov = &h->iovs[i],
@@ -324,6 +345,18 @@ static void on_given(struct net_watch *w)
                      NULL);
     for (int i = 0; i < n; i++)
         take(h, &h->msgs[i].msg_hdr, h->msgs[i].msg_len, &h->received[i]);
+    return n;
+}
+
+static void on_given(struct net_watch *w)
+{
+    take_some(CONTAINER_OF(w, struct handoff, watch));
+}
+
+void handoff_take(struct handoff *h)
+{
+    while (take_some(h) == TAKE_MAX)
+        ;
 }
 
 /* ---- who leads */
@@ -381,8 +414,8 @@ static void find_members(struct handoff *h, enum kind kind, uint64_t mask)
 struct handoff *handoff_new(const struct handoff_options *opt, int *ret_err)
 {
     ASSERT(opt->node->n_shards > 1 && opt->node->n_shards <= NODE_SHARDS_MAX);
-    ASSERT(opt->me < opt->node->n_shards && opt->n_clients < INTERNAL);
-    ASSERT(opt->n_clients == 0 || (opt->edges >> opt->me & 1) != 0);
+    ASSERT(opt->me < opt->node->n_shards);
+    ASSERT(opt->clients == NULL || (opt->edges >> opt->me & 1) != 0);
     ASSERT(opt->internal == NULL || (opt->links >> opt->me & 1) != 0);
     struct handoff *h = calloc(1, sizeof *h);
     if (h == NULL) {

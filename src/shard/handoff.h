@@ -14,14 +14,17 @@
  * How full a shard is: what it says itself (struct node_shard, clients and links; the shard keeps both up to
  * date within accepted() and at every close) and what is on its way to it. A connection that cannot be given
  * away stays; once it is in the socket of a shard it stays there until that shard or its successor takes it.
- * A shard that drains (phase NODE_LEAVES) gives away all that it accepts or is given, and resets what nobody
- * takes.
+ * A listener that came with a reload is given only to shards that have heard of it; of one that is removed
+ * the others still take what was on its way. A shard that drains (phase NODE_LEAVES) gives away all that it
+ * accepts or is given, and resets what nobody takes. One that was told to drain (drained) gives its clients
+ * away likewise, but keeps those that nobody takes.
  *
  * Only with epoll and more than one shard: without it every shard keeps what it accepts. One thread. */
 #pragma once
 
 #include <stdint.h>
 
+#include "common/config.h"
 #include "common/counters.h"
 #include "common/node_shared.h"
 
@@ -30,6 +33,12 @@ struct loop;
 struct net;
 struct net_listener;
 
+struct handoff_listener {
+    struct net_listener *listener; /* NULL: none; closed: takes still, see net_epoll_adopt */
+    uint64_t since;                /* as in struct settings_listener */
+    uint16_t made;
+};
+
 struct handoff_options {
     unsigned me;
     const struct node *node; /* n_shards > 1 */
@@ -37,9 +46,9 @@ struct handoff_options {
     struct loop *loop;
     struct net *net; /* epoll */
     struct counters *counters;
-    /* Of this shard, open, and in the same order in all of them; fewer than 255. NULL: not an edge. */
-    struct net_listener *const *clients;
-    unsigned n_clients;
+    /* Of this shard, by slot (common/settings.h), CONFIG_LISTEN_MAX of them; they may change at any time.
+     * NULL: not an edge. */
+    const struct handoff_listener *clients;
     struct net_listener *internal; /* NULL: not a link shard */
 };
 
@@ -48,6 +57,9 @@ struct handoff_options {
  * *ret_err = -errno. */
 struct handoff *handoff_new(const struct handoff_options *opt, int *ret_err);
 void handoff_free(struct handoff *h);
+
+/* Takes all that the others have given: before a listener goes. Only from a watch. */
+void handoff_take(struct handoff *h);
 
 /* Find out at once who leads: after a change of one's own phase, and when a shard has died. (It is looked at
  * every 100 ms anyway.) */

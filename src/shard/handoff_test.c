@@ -26,6 +26,7 @@
 #define MS         UINT64_C(1000000)
 #define BACKLOG    4096
 #define SHARDS_MAX 8
+#define SECOND     (CONFIG_LISTEN_MAX - 1) /* slot of the second listener */
 
 struct shard_under_test {
     unsigned me;
@@ -33,7 +34,7 @@ struct shard_under_test {
     struct net *net;
     struct handoff *handoff;
     struct net_listener client, second, internal;
-    struct net_listener *listeners[2];
+    struct handoff_listener listeners[CONFIG_LISTEN_MAX];
     struct counters counters;
     struct list conns;
     unsigned on_second;
@@ -148,8 +149,8 @@ static void shard_start(unsigned i, enum node_phase phase)
     int err = 0;
     *s = (struct shard_under_test){
         .me = i, .client.ops = &client_ops, .second.ops = &second_ops, .internal.ops = &link_ops};
-    s->listeners[0] = &s->client;
-    s->listeners[1] = &s->second;
+    s->listeners[0].listener = &s->client;
+    s->listeners[SECOND] = (struct handoff_listener){.listener = &s->second, .since = 0, .made = 7};
     list_init(&s->conns);
     s->loop = loop_new(&loop_clock_monotonic, 10 * MS);
     s->net = net_epoll_new(s->loop, &err);
@@ -165,7 +166,6 @@ static void shard_start(unsigned i, enum node_phase phase)
                                   .net = s->net,
                                   .counters = &s->counters,
                                   .clients = s->listeners,
-                                  .n_clients = 2,
                                   .internal = &s->internal};
     s->handoff = handoff_new(&opt, &err);
     assert_non_null(s->handoff);
@@ -184,7 +184,8 @@ static void shard_end(unsigned i)
         conn_gone(c);
     }
     net_listener_close(s->net, &s->client);
-    net_listener_close(s->net, &s->second);
+    if (s->second.handle != 0)
+        net_listener_close(s->net, &s->second);
     net_listener_close(s->net, &s->internal);
     net_free(s->net);
     loop_free(s->loop);
@@ -455,6 +456,60 @@ static void a_client_reaches_the_same_listener_of_the_other_shard(void **state)
     close_many(fds, 20);
 }
 
+static bool is_reset(int fd)
+{
+    char c;
+    return recv(fd, &c, 1, 0) < 0 && errno == ECONNRESET;
+}
+
+/* ---- listeners that come and go */
+
+/* On the second port. */
+static void only_the_first_listens(void)
+{
+    net_listener_close(shards[1].net, &shards[1].second);
+    close(second_fds[1]);
+    second_fds[1] = -1;
+}
+
+static void who_has_not_heard_of_a_listener_is_not_given_its_clients(void **state)
+{
+    int fds[20];
+    node_start(2, 2);
+    pretend(&figures(0)->clients, 1000);
+    only_the_first_listens();
+    shards[0].listeners[SECOND].since = 5;
+    node_shard_took_settings(figures(1), 4, 0);
+    connect_many(second_port, fds, 10);
+    turn_until(turn_all, false, 1010);
+    assert_int_equal(shards[0].on_second, 10);
+    node_shard_took_settings(figures(1), 5, 0);
+    poll(NULL, 0, 2);
+    connect_many(second_port, fds + 10, 10);
+    turn_until(turn_all, false, 1020);
+    assert_int_equal(shards[0].on_second, 10);
+    assert_int_equal(shards[1].on_second, 10); /* although closed there */
+    close_many(fds, 20);
+}
+
+/* The slot went to another one while they were on their way. */
+static void clients_of_another_listener_are_not_taken_for_its_own(void **state)
+{
+    int fds[10];
+    node_start(2, 2);
+    pretend(&figures(0)->clients, 1000);
+    only_the_first_listens();
+    connect_many(second_port, fds, 10);
+    for (uint64_t end_ms = now_ms() + 20000; count_of(COUNTER_handed_over) < 10 && now_ms() < end_ms;)
+        loop_turn(shards[0].loop, 0);
+    shards[1].listeners[SECOND].made++;
+    handoff_take(shards[1].handoff);
+    assert_int_equal(shards[1].on_second, 0);
+    for (unsigned i = 0; i < 10; i++)
+        assert_true(is_reset(fds[i]));
+    close_many(fds, 10);
+}
+
 /* A shard comes back empty: it gets everything until it has caught up, and no more than that. */
 static void a_shard_that_is_empty_gets_all_until_it_has_caught_up(void **state)
 {
@@ -552,12 +607,6 @@ static void a_client_that_is_gone_on_the_way_is_forgotten(void **state)
 }
 
 /* ---- draining */
-
-static bool is_reset(int fd)
-{
-    char c;
-    return recv(fd, &c, 1, 0) < 0 && errno == ECONNRESET;
-}
 
 static void a_shard_that_drains_keeps_nothing_and_passes_on(void **state)
 {
@@ -797,6 +846,8 @@ int main(void)
         TEST(clients_spread_evenly_when_shards_get_on_by_turns),
         TEST(a_few_clients_are_not_moved_about),
         TEST(a_client_reaches_the_same_listener_of_the_other_shard),
+        TEST(who_has_not_heard_of_a_listener_is_not_given_its_clients),
+        TEST(clients_of_another_listener_are_not_taken_for_its_own),
         TEST(a_shard_that_is_empty_gets_all_until_it_has_caught_up),
         TEST(what_a_stuck_shard_cannot_take_stays),
         TEST(the_successor_takes_what_was_on_its_way),

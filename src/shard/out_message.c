@@ -54,11 +54,13 @@ static struct buf *frame_message(const struct upstream_message *m, enum form for
     return b;
 }
 
-struct buf *out_message_form(struct upstream_message *m, const struct config_listen *listen)
+struct buf *out_message_form(struct upstream_message *m, struct shard_listener *l)
 {
-    enum form form = form_of(m, listen);
-    if (m->forms[form] == NULL)
+    enum form form = form_of(m, l->config);
+    if (m->forms[form] == NULL) {
         m->forms[form] = frame_message(m, form);
+        histogram_observe(l->shard->host.histograms, message_out, m->payload.len);
+    }
     return m->forms[form];
 }
 

@@ -13,6 +13,7 @@
 #include "base/pool.h"
 #include "estate/estate.h"
 #include "shard/shard_priv.h"
+#include "shard/trace.h"
 #include "upstream/gatewayworker/gatewayworker.h"
 
 /* How often it is looked whether a burst is over and memory can go back. */
@@ -60,6 +61,17 @@ static void host_wake(struct upstream_host *h, unsigned to)
         s->wake(s->wake_ctx, to);
 }
 
+static void host_traced(struct upstream_client *up, const char *command, size_t len, const char *sender)
+{
+    trace_command(client_of(up), command, len, sender);
+}
+
+static void host_uid_bound(struct upstream_client *up, const void *uid, size_t len)
+{
+    if (client_shard(client_of(up))->traces != NULL)
+        trace_uid_bound(client_of(up), (struct slice){uid, len});
+}
+
 static const struct upstream_host_ops host_ops = {
     .send = client_send,
     .kick = host_kick,
@@ -68,7 +80,15 @@ static const struct upstream_host_ops host_ops = {
     .resume = client_resume,
     .room = client_room,
     .wake = host_wake,
+    .traced = host_traced,
+    .uid_bound = host_uid_bound,
 };
+
+void shard_set_drained(struct shard *s, bool on)
+{
+    s->drained = on;
+    NODE_STORE(shard_published(s)->drained, on);
+}
 
 /* ---- memory after bursts */
 
@@ -83,13 +103,31 @@ static void on_trim(struct timer *t)
     timer_set(s->host.loop, t, TRIM_INTERVAL_MS, on_trim);
 }
 
+/* Figures that cost more than a store. */
+static void measure(struct shard *s)
+{
+    counter_set(s->host.counters, COUNTER_client_pool_bytes, pool_bytes(s->client_pool));
+    counter_set(s->host.counters, COUNTER_directory_bytes, directory_bytes(s->host.directory));
+    counter_set(s->host.counters, COUNTER_estate_bytes,
+                estate_heap_used(s->host.estate) + estate_heap_idle(s->host.estate));
+    upstream_measure(s->upstream);
+}
+
+static uint32_t loop_second(const struct shard *s)
+{
+    return (uint32_t)(loop_now_ms(s->host.loop) / 1000);
+}
+
 static void on_second(struct timer *t)
 {
     struct shard *s = CONTAINER_OF(t, struct shard, second_timer);
     s->now_unix_s = (int64_t)time(NULL);
     s->second++;
     directory_set_now(s->host.directory, s->now_unix_s);
+    age_turn(&s->ages, directory_next_seq(s->host.directory), loop_second(s));
+    measure(s);
     log_flush();
+    listeners_reap(s);
     estate_trim(s->host.estate); /* what the packets of a burst have left */
     timer_set(s->host.loop, t, 1000, on_second);
 }
@@ -118,13 +156,6 @@ static bool drain_slice(struct loop_task *task)
     return true;
 }
 
-static void close_listeners(struct shard *s)
-{
-    for (unsigned i = 0; i < s->n_listeners; i++)
-        if (s->listeners[i].listener.handle != 0)
-            net_listener_close(s->host.net, &s->listeners[i].listener);
-}
-
 void shard_drain(struct shard *s)
 {
     if (s->draining)
@@ -132,7 +163,7 @@ void shard_drain(struct shard *s)
     s->draining = true;
     shard_shm_set_state(s->shm, SHARD_STATE_DRAINING);
     set_phase(s, NODE_LEAVES);
-    close_listeners(s);
+    listeners_stop(s);
     s->drain_next = s->n_clients;
     loop_task_add(s->host.loop, &s->drain_task);
 }
@@ -181,48 +212,6 @@ bool shard_is_drained(const struct shard *s)
 }
 
 /* ---- beginning and end */
-
-static int parse_listen_addr(const struct config_listen *l, struct net_addr *ret)
-{
-    char text[NET_ADDR_STRLEN + 16];
-    bool v6 = strchr(l->address, ':') != NULL;
-    snprintf(text, sizeof text, v6 ? "[%s]:%u" : "%s:%u", l->address, (unsigned)l->port);
-    return net_addr_parse(text, ret);
-}
-
-static int listen_one(struct shard *s, struct shard_listener *l, int fd)
-{
-    l->listener.ops = &client_listener_ops;
-    l->listener.newcomers = l->config->protocol == PROTOCOL_WEBSOCKET || l->tls != NULL;
-    if (fd >= 0)
-        return net_listen_fd(s->host.net, &l->listener, fd);
-    struct net_addr addr;
-    int err = parse_listen_addr(l->config, &addr);
-    return err != 0 ? err : net_listen(s->host.net, &l->listener, &addr, (int)l->config->backlog);
-}
-
-static int make_listeners(struct shard *s)
-{
-    const struct config *cfg = s->host.config;
-    s->listeners = calloc(cfg->n_listeners, sizeof *s->listeners);
-    if (s->listeners == NULL)
-        return -ENOMEM;
-    s->n_listeners = cfg->n_listeners;
-    for (unsigned i = 0; i < cfg->n_listeners; i++) {
-        s->listeners[i].shard = s;
-        s->listeners[i].config = &cfg->listen[i];
-    }
-    return 0;
-}
-
-static int listen_all(struct shard *s, const int *fds)
-{
-    int err = 0;
-    for (unsigned i = 0; err == 0 && i < s->n_listeners; i++)
-        if (s->listeners[i].socket_of == i)
-            err = listen_one(s, &s->listeners[i], fds != NULL ? fds[i] : -1);
-    return err;
-}
 
 /* Predecessors have died faster than their clients could be told of: the oldest is given up. */
 static void give_up_oldest(struct shard *s, size_t bytes)
@@ -276,10 +265,10 @@ static int build(struct shard *s, const struct shard_options *opt)
     s->upstream = gatewayworker_new(&gw, &err);
     if (s->upstream == NULL)
         return err;
-    if (opt->is_edge && (err = make_listeners(s)) != 0)
+    if (opt->is_edge && (err = listeners_make(s, opt)) != 0)
         return err;
     err = edge_new(s, opt);
-    return err == 0 && opt->is_edge ? listen_all(s, opt->listen_fds) : err;
+    return err == 0 && opt->is_edge ? listeners_listen(s, opt) : err;
 }
 
 /* The order in which they are run: the upstream reads what other shards sent (its own hooks are there
@@ -302,6 +291,8 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
         .ops = &host_ops,
         .config = opt->config,
         .counters = &opt->shm->counters,
+        .histograms = &opt->shm->histograms,
+        .crash = opt->crash,
         .loop = opt->loop,
         .net = opt->net,
         .node = opt->node,
@@ -316,6 +307,7 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
     s->max_clients = opt->node->max_clients;
     s->write_ns = WRITE_NS_FIRST;
     s->now_unix_s = (int64_t)time(NULL);
+    s->drained = NODE_LOAD(shard_published(s)->drained) != 0; /* of a predecessor of ours */
     list_init(&s->tls_waiting);
     list_init(&s->tls_begun);
     s->flush_hook.run = client_flush_all;
@@ -327,6 +319,7 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
         *ret_err = err;
         return NULL;
     }
+    age_init(&s->ages, directory_next_seq(s->host.directory), loop_second(s));
     timer_set(opt->loop, &s->trim_timer, TRIM_INTERVAL_MS, on_trim);
     timer_set(opt->loop, &s->second_timer, 1000, on_second);
     add_hooks(s);
@@ -336,7 +329,7 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
 
 void shard_cut(struct shard *s)
 {
-    close_listeners(s);
+    listeners_stop(s);
     while (s->n_clients > 0)
         client_destroy(s->clients[s->n_clients - 1], CLOSE_shutdown, true);
 }
@@ -352,12 +345,12 @@ void shard_free(struct shard *s)
     loop_task_remove(s->host.loop, &s->drain_task);
     loop_hook_remove(s->host.loop, &s->flush_hook);
     loop_hook_remove(s->host.loop, &s->finish_hook);
+    listeners_fini(s);
     edge_free(s);
     directory_free(s->host.directory);
     estate_close(s->host.estate);
     pool_free(s->client_pool);
     pool_free(s->ref_pool);
-    free(s->listeners);
     free(s->clients);
     free(s->dirty);
     free(s);
@@ -367,7 +360,17 @@ struct net_listener *shard_listener(struct shard *s, unsigned i)
 {
     if (i == SHARD_INTERNAL)
         return upstream_listener(s->upstream);
-    return i < s->n_listeners ? &s->listeners[i].listener : NULL;
+    return i < s->n_listeners && s->listeners[i].config != NULL ? &s->listeners[i].listener : NULL;
+}
+
+bool shard_listens_on(const struct shard *s, unsigned i, uint32_t socket)
+{
+    return i < s->n_listeners && s->listeners[i].listener.handle != 0 && s->listeners[i].socket == socket;
+}
+
+struct upstream *shard_upstream(struct shard *s)
+{
+    return s->upstream;
 }
 
 struct directory *shard_directory(struct shard *s)

@@ -11,6 +11,7 @@
 #include "common/shard_start.h"
 
 struct directory;
+struct upstream;
 struct files;
 struct guard_shm;
 struct ticket_keys;
@@ -26,14 +27,16 @@ struct shard_options {
     struct net *net;
     struct shard_shm *shm; /* counters, sequence of ids, state */
     bool is_edge, is_link; /* roles: takes clients, takes internal connections */
-    const int *listen_fds; /* one per config->listen; NULL: listen through the net itself */
-    int internal_fd;       /* -1: likewise */
+    const struct settings_listener
+        *listeners;  /* one per config->listen; NULL: listen through the net itself */
+    int internal_fd; /* -1: likewise */
     uint64_t seed;
     /* The edge: NULL where nothing of it is configured (simulation). */
     const struct files *files; /* only during shard_new */
     struct guard_shm *guard_shm;
     const struct ticket_keys *tickets;
-    unsigned n_edges; /* shards of the node that take clients */
+    struct shard_crash *crash; /* its last commands go there; NULL: nowhere */
+    unsigned n_edges;          /* shards of the node that take clients */
     /* Another shard sleeps and has something to read. */
     void (*wake)(void *ctx, unsigned shard);
     void *wake_ctx;
@@ -44,13 +47,20 @@ struct shard_options {
 struct shard *shard_new(const struct shard_options *opt, int *ret_err);
 /* Ends every connection at once and frees all. */
 void shard_free(struct shard *s);
-/* The listener of config->listen[i]; SHARD_INTERNAL: of internal connections. NULL: it has none. */
+/* The listener in slot i (common/settings.h), also one that was removed and may have clients yet;
+ * SHARD_INTERNAL: of internal connections. NULL: it has none. */
 #define SHARD_INTERNAL 0xff
 struct net_listener *shard_listener(struct shard *s, unsigned i);
 
-/* The configuration has changed (same listeners): LIVE keys take effect, lists and certificates come from
- * files. `changed` is then only good for config_fini. 0; else -errno and nothing has changed. */
-int shard_reload(struct shard *s, struct config *changed, const struct files *files);
+/* The configuration has changed: LIVE keys take effect, lists and certificates come from files, listeners
+ * come and go as settings says. Its descriptors are listened on where that socket is not listened on yet;
+ * they, and those of listeners that are gone, stay the caller's. `changed` is then only good for config_fini.
+ * 0; else -errno and nothing has changed, but that a listener may rest whose socket was to be another one:
+ * try again. */
+int shard_reload(struct shard *s, struct config *changed, const struct files *files,
+                 const struct settings *settings);
+/* Whether slot i listens on that socket. */
+bool shard_listens_on(const struct shard *s, unsigned i, uint32_t socket);
 
 /* Take no new clients, close those that are there (1001) in slices, tell their workers. */
 void shard_drain(struct shard *s);
@@ -62,6 +72,7 @@ bool shard_is_drained(const struct shard *s);
 void shard_cut(struct shard *s);
 
 struct directory *shard_directory(struct shard *s);
+struct upstream *shard_upstream(struct shard *s);
 uint32_t shard_connections(const struct shard *s); /* client connections open, being closed included */
 /* Looks whether the tables agree with each other; NULL, or what does not add up. For tests. */
 const char *shard_check(const struct shard *s);

@@ -9,19 +9,20 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/list.h"
 #include "base/log.h"
-#include "common/files.h"
 #include "common/keepalive.h"
-#include "common/settings.h"
 #include "common/shard_plan.h"
 #include "loop/loop.h"
 #include "net/net.h"
 #include "net/net_epoll.h"
 #include "ring/ring_bell.h"
+#include "shard/control.h"
 #include "shard/handoff.h"
+#include "shard/new_settings.h"
 
 /* After drain_timeout: how long the workers get to hear of the clients that were cut. */
 #define CUT_MS 2000
@@ -33,15 +34,15 @@ struct process {
     struct shard_shm *shm;
     const struct config *cfg;
     int signal_fd;
-    struct net_watch signals, settings;
-    const int settings_fd;
+    struct net_watch signals;
+    struct new_settings settings;
     const struct node *node;
-    const int *listen_fds;   /* NULL: no edge, or it drains */
     struct handoff *handoff; /* NULL: one shard */
+    struct control *control; /* NULL: nobody asks */
     struct net_watch wakes;
     uint32_t deaths; /* of shards, as far as the handoff knows */
-    struct net_listener *listeners[CONFIG_LISTEN_MAX];
-    struct timer drain_deadline, pulse;
+    struct timer drain_deadline, pulse, second;
+    const struct node_shm *node_shm;
     struct loop_hook hook;
     bool cut; /* drain_timeout is over */
 };
@@ -61,18 +62,6 @@ static void on_drain_deadline(struct timer *t)
     timer_set(p->loop, t, CUT_MS, on_drain_deadline);
 }
 
-/* The net has only let go of them. The supervisor has its own for a successor; when the whole node ends it
- * has closed those, and clients who come back at once are refused now, instead of waiting in a queue that
- * nobody serves. */
-static void close_sockets(struct process *p)
-{
-    for (unsigned i = 0; p->listen_fds != NULL && i < p->cfg->n_listeners; i++) {
-        if (p->listen_fds[i] >= 0)
-            close(p->listen_fds[i]);
-    }
-    p->listen_fds = NULL;
-}
-
 static void drain(struct process *p)
 {
     if (getppid() != supervisor_pid)
@@ -82,7 +71,7 @@ static void drain(struct process *p)
     LOG(LOG_NOTICE, "shard_drains", "clients=%u limit_s=%llu", shard_connections(p->shard),
         (unsigned long long)p->cfg->gateway.drain_timeout);
     shard_drain(p->shard);
-    close_sockets(p);
+    new_settings_close_sockets(&p->settings);
     if (p->handoff != NULL)
         handoff_look(p->handoff);
     timer_set(p->loop, &p->drain_deadline, p->cfg->gateway.drain_timeout * 1000, on_drain_deadline);
@@ -113,6 +102,7 @@ static bool end_of_turn(struct loop_hook *hook)
     __atomic_store_n(&p->shm->turns, stats.turns, __ATOMIC_RELAXED);
     __atomic_store_n(&p->shm->turn_longest_ns, stats.turn_ns_longest, __ATOMIC_RELAXED);
     __atomic_store_n(&p->shm->turn_cpu_longest_ns, stats.turn_cpu_ns_longest, __ATOMIC_RELAXED);
+    histogram_observe(&p->shm->histograms, turn, stats.turn_ns_last); /* this one's is not known yet */
     if (shard_is_drained(p->shard))
         loop_stop(p->loop);
     return false;
@@ -133,53 +123,17 @@ static int watch_signals(struct process *p)
     return net_epoll_watch_add(p->net, &p->signals, p->signal_fd);
 }
 
-/* ---- a changed configuration */
+/* ---- once a second */
 
-/* The supervisor has checked it; what can still go wrong here is memory. */
-static void reload(struct process *p, int fd, uint64_t generation)
+static void on_second(struct timer *t)
 {
-    struct files *files = NULL;
-    struct config *changed = malloc(sizeof *changed);
-    struct config_error *err = calloc(1, sizeof *err);
-    int r = changed == NULL || err == NULL ? -ENOMEM : files_open(fd, &files);
-    if (r == 0) {
-        struct slice text = files_config_text(files);
-        r = config_load_text((const char *)text.data, text.len, p->cfg->source_path, changed, err);
-        if (r == 0) {
-            r = config_same_listeners(p->cfg, changed) ? shard_reload(p->shard, changed, files) : -EINVAL;
-            config_fini(changed);
-        }
-    }
-    if (r == 0)
-        LOG(LOG_NOTICE, "shard_reloaded", "generation=%llu", (unsigned long long)generation);
-    else
-        LOG(LOG_ERROR, "shard_not_reloaded", "generation=%llu error=\"%s\"", (unsigned long long)generation,
-            strerror(-r));
-    files_free(files);
-    free(changed);
-    free(err);
-}
-
-/* Of several only the newest counts. */
-static void on_settings(struct net_watch *w)
-{
-    struct process *p = CONTAINER_OF(w, struct process, settings);
-    uint64_t generation = 0, next;
-    int newest = -1, fd;
-    while ((fd = settings_receive(p->settings_fd, &next)) >= 0 || fd == -EBADMSG) {
-        if (fd < 0)
-            continue;
-        if (newest >= 0)
-            close(newest);
-        newest = fd;
-        generation = next;
-    }
-    if (fd != -EAGAIN)
-        net_epoll_watch_remove(p->net, w); /* the supervisor is dead */
-    if (newest < 0)
-        return;
-    reload(p, newest, generation);
-    close(newest);
+    struct process *p = CONTAINER_OF(t, struct process, second);
+    struct timespec cpu;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    __atomic_store_n(&p->shm->cpu_ns, (uint64_t)cpu.tv_sec * 1000000000 + (uint64_t)cpu.tv_nsec,
+                     __ATOMIC_RELAXED);
+    node_shm_take_log_level(p->node_shm);
+    timer_set(p->loop, t, 1000, on_second);
 }
 
 /* ---- the other shards */
@@ -215,8 +169,6 @@ static int join_node(struct process *p, const struct shard_start *start)
     int err = 0;
     if (p->node->n_shards == 1)
         return 0;
-    for (unsigned i = 0; i < p->cfg->n_listeners; i++)
-        p->listeners[i] = shard_listener(p->shard, i);
     struct handoff_options opt = {
         .me = start->shard,
         .node = p->node,
@@ -225,13 +177,13 @@ static int join_node(struct process *p, const struct shard_start *start)
         .loop = p->loop,
         .net = p->net,
         .counters = &p->shm->counters,
-        .clients = start->listen_fds != NULL ? p->listeners : NULL,
-        .n_clients = start->listen_fds != NULL ? p->cfg->n_listeners : 0,
+        .clients = start->listeners != NULL ? p->settings.listeners : NULL,
         .internal = shard_listener(p->shard, SHARD_INTERNAL),
     };
     p->handoff = handoff_new(&opt, &err);
     if (p->handoff == NULL)
         return err;
+    p->settings.handoff = p->handoff;
     p->wakes.readable = on_wake;
     return net_epoll_watch_add_edge(p->net, &p->wakes, p->node->wake_fds[start->shard]);
 }
@@ -269,14 +221,15 @@ static int open_shard(struct process *p, const struct shard_start *start)
         .loop = p->loop,
         .net = p->net,
         .shm = start->shm,
-        .is_edge = start->listen_fds != NULL,
+        .is_edge = start->listeners != NULL,
         .is_link = start->internal_fd >= 0,
-        .listen_fds = start->listen_fds,
+        .listeners = start->listeners,
         .internal_fd = start->internal_fd,
         .seed = seed,
         .files = start->files,
         .guard_shm = start->guard,
         .tickets = start->tickets,
+        .crash = start->crash,
         .n_edges = count_edges(start),
         .wake = wake_shard,
         .wake_ctx = p,
@@ -286,9 +239,13 @@ static int open_shard(struct process *p, const struct shard_start *start)
     p->shard = shard_new(&opt, &err);
     if (p->shard == NULL)
         return err;
-    p->settings.readable = on_settings;
-    if (p->settings_fd >= 0 && (err = net_epoll_watch_add(p->net, &p->settings, p->settings_fd)) != 0)
+    if ((err = new_settings_begin(&p->settings, start, p->shard, p->loop, p->net)) != 0)
         return err;
+    if (start->control_fd >= 0) {
+        p->control = control_new(p->shard, p->net, start->control_fd, &err);
+        if (p->control == NULL)
+            return err;
+    }
     return join_node(p, start);
 }
 
@@ -297,13 +254,14 @@ static void close_shard(struct process *p)
     if (p->loop != NULL) {
         timer_cancel(p->loop, &p->drain_deadline);
         timer_cancel(p->loop, &p->pulse);
+        timer_cancel(p->loop, &p->second);
     }
+    control_free(p->control);
+    new_settings_end(&p->settings);
     handoff_free(p->handoff);
     shard_free(p->shard);
     if (p->net != NULL && p->wakes.handle != 0)
         net_epoll_watch_remove(p->net, &p->wakes);
-    if (p->net != NULL)
-        net_epoll_watch_remove(p->net, &p->settings);
     if (p->net != NULL && p->signals.handle != 0)
         net_epoll_watch_remove(p->net, &p->signals);
     if (p->signal_fd >= 0)
@@ -319,8 +277,7 @@ int shard_main(const struct shard_start *start)
     struct process p = {.cfg = start->cfg,
                         .shm = start->shm,
                         .node = start->node,
-                        .listen_fds = start->listen_fds,
-                        .settings_fd = start->settings_fd,
+                        .node_shm = start->node_shm,
                         .signal_fd = -1};
     supervisor_pid = getppid();
     counters_clear_gauges(&start->shm->counters);
@@ -334,6 +291,7 @@ int shard_main(const struct shard_start *start)
     loop_hook_add(p.loop, &p.hook);
     if (p.cfg->gateway.stuck_timeout > 0)
         on_pulse(&p.pulse);
+    on_second(&p.second);
     shard_shm_set_state(start->shm, SHARD_STATE_RUNNING);
     LOG(LOG_NOTICE, "shard_runs", "listeners=%u", start->cfg->n_listeners);
     loop_run(p.loop);

@@ -21,6 +21,7 @@
 #include "proto/ws/deflate.h"
 #include "proto/ws/frame.h"
 #include "session/directory.h"
+#include "shard/age.h"
 #include "shard/shard.h"
 #include "upstream/upstream.h"
 
@@ -111,7 +112,12 @@ struct client {
 struct shard_listener {
     struct net_listener listener;
     struct shard *shard;
-    const struct config_listen *config;
+    uint32_t n_clients;                 /* its connections */
+    const struct config_listen *config; /* NULL: a free slot */
+    struct config_listen kept;          /* of one that was removed (listener.c): config points to it */
+    bool removed;
+    uint64_t removed_by; /* generation of settings */
+    uint32_t socket;     /* number of the socket it stands on, see settings_listener */
     /* From config, anew at each reload (edge.c). */
     struct ws_rules rules[2]; /* without and with permessage-deflate */
     struct http_limits http;
@@ -119,7 +125,6 @@ struct shard_listener {
     struct tls_context *tls;   /* NULL: plain */
     struct cidr_list *trusted; /* proxies */
     bool shares;               /* its socket is also that of other listeners: told apart by path */
-    unsigned socket_of;        /* number of the listener that has the socket */
     struct ws_deflater *deflaters[WINDOW_BITS_N]; /* for messages that stand alone; made when used */
 };
 
@@ -131,8 +136,8 @@ struct shard {
     unsigned number;
     void (*wake)(void *ctx, unsigned shard);
     void *wake_ctx;
-    struct shard_listener *listeners;
-    unsigned n_listeners;
+    struct shard_listener *listeners; /* by slot, CONFIG_LISTEN_MAX of them; NULL: it takes no clients */
+    unsigned n_listeners;             /* slots beyond that are free; before it some may be */
     struct pool *client_pool, *ref_pool;
     struct client **clients; /* every connection, dense */
     uint32_t n_clients, cap_clients, max_clients;
@@ -166,11 +171,23 @@ struct shard {
     uint32_t sweep_next;
     struct timer trim_timer, second_timer;
     uint32_t trim_peak; /* most clients since memory was last given back */
+    /* To be seen and steered (control.h). */
+    bool drained;             /* told to drain: no new clients */
+    uint32_t drains;          /* how often */
+    struct census *census;    /* NULL: nobody wants to know who talks most */
+    struct trace_set *traces; /* NULL: nobody is followed */
+    struct age_log ages;
 };
 
 static inline struct shard *client_shard(const struct client *c)
 {
     return c->listener->shard;
+}
+static inline void client_set_listener(struct client *c, struct shard_listener *l)
+{
+    c->listener->n_clients--;
+    c->listener = l;
+    l->n_clients++;
 }
 static inline struct client *client_of(struct upstream_client *c)
 {
@@ -207,6 +224,20 @@ static inline bool client_is_paused(const struct client *c)
     return c->up.paused || c->rate_paused;
 }
 
+/* ---- shard.c */
+/* It takes no new clients, or does again (tgg ctl drain); the other shards see it. */
+void shard_set_drained(struct shard *s, bool on);
+
+/* ---- control_act.c: errors on purpose (test builds) */
+#ifdef TGG_INJECT
+bool control_injects_no_memory(void);
+#else
+static inline bool control_injects_no_memory(void)
+{
+    return false;
+}
+#endif
+
 /* ---- client.c: coming and going */
 extern const struct net_listener_ops client_listener_ops;
 /* What comes before the application is done: the WebSocket handshake begins, or the client is open. */
@@ -229,6 +260,25 @@ void client_written_out(struct client *c);
 
 /* c->edge, made when it is not there; NULL: no memory, the client is closing. */
 struct client_edge *client_need_edge(struct client *c);
+
+/* ---- listener.c: listeners come and go */
+/* All of the configuration, at the start; then the edge is made; then they listen. 0 or -errno. */
+int listeners_make(struct shard *s, const struct shard_options *opt);
+int listeners_listen(struct shard *s, const struct shard_options *opt);
+void listeners_stop(struct shard *s); /* sockets only */
+void listeners_fini(struct shard *s);
+/* That of config->listen[i]. */
+struct shard_listener *listener_of(const struct shard *s, unsigned i);
+/* A reload: is it possible; then, with the changed configuration in place, new sockets are listened on
+ * (*ret_opened: for undo); then all the rest, which cannot fail: old has the configuration of before. */
+int listeners_check(const struct shard *s, const struct config *changed, const struct settings *settings);
+int listeners_begin(struct shard *s, const struct settings *settings, uint64_t *ret_opened);
+void listeners_undo(struct shard *s, uint64_t opened);
+void listeners_take(struct shard *s, struct config *old, const struct settings *settings);
+/* The other shards and the supervisor see it. */
+void listeners_publish(struct shard *s, uint64_t generation);
+/* Frees the slots of those that were removed and have nobody left. */
+void listeners_reap(struct shard *s);
 
 /* ---- client_early.c: before the application: PROXY header, TLS */
 void client_on_early_data(struct net_conn *conn, uint8_t *data, size_t len);
@@ -257,6 +307,7 @@ struct buf *client_message_form(struct client *c, struct upstream_message *m, bo
 /* ---- edge.c: what listeners and the shard have besides, from the configuration */
 int edge_new(struct shard *s, const struct shard_options *opt);
 void edge_free(struct shard *s);
+void edge_listener_fini(struct shard_listener *l);
 
 /* ---- client_read.c */
 /* c->in, made when it is not there; NULL: no memory, the client is closing. */
@@ -286,6 +337,8 @@ unsigned client_room(struct upstream_host *h, bool to_many);
 void client_send(struct upstream_client *c, struct upstream_message *m);
 
 /* ---- client_deadline.c */
+/* NULL, or what is wrong with its timer. */
+const char *client_timer_check(const struct client *c);
 /* (Re)start the timer for whatever is due next; after every change of state. */
 void client_arm(struct client *c);
 void client_on_timer(struct timer *t);
@@ -293,7 +346,7 @@ void client_on_timer(struct timer *t);
 /* ---- out_message.c */
 /* The message as this listener's protocol sends it, framed at most once per form; NULL without memory. The
  * reference is m's. */
-struct buf *out_message_form(struct upstream_message *m, const struct config_listen *listen);
+struct buf *out_message_form(struct upstream_message *m, struct shard_listener *l);
 /* A control frame or HTTP answer of its own; NULL without memory. */
 struct buf *out_control(const void *data, size_t len);
 struct buf *out_websocket_control(unsigned opcode, const void *payload, size_t len);

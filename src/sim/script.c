@@ -2,6 +2,7 @@
 #include "sim/script.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "shard/shard.h"
 #include "sim/checker.h"
@@ -9,6 +10,7 @@
 #include "sim/sim_link.h"
 #include "sim/sim_message.h"
 #include "sim/sim_query.h"
+#include "upstream/upstream.h"
 
 /* ---- picking */
 
@@ -296,6 +298,44 @@ static void act_death(struct world *w)
             kill_some(w, i);
 }
 
+/* As tgg ctl says it to all shards, one a little later than the other. */
+static void drain_worker(struct world *w, unsigned key, bool on, uint32_t over_ms)
+{
+    char name[32];
+    int len = snprintf(name, sizeof name, "127.0.0.1:w%u", key);
+    world_trace(w, "worker w%u: %s over %u ms", key, on ? "drain" : "undrain", over_ms);
+    for (unsigned i = 0; i < w->node.n_shards; i++) {
+        if (w->node.shards[i].shard != NULL)
+            upstream_drain_worker(shard_upstream(w->node.shards[i].shard),
+                                  (struct slice){(const uint8_t *)name, (size_t)len}, on, over_ms);
+        if (world_chance(w, 50))
+            world_run(w, world_draw(w, 5) * WORLD_MS);
+    }
+}
+
+static void rebalance(struct world *w, uint32_t over_ms)
+{
+    world_trace(w, "rebalance over %u ms", over_ms);
+    for (unsigned i = 0; i < w->node.n_shards; i++) {
+        if (w->node.shards[i].shard != NULL)
+            upstream_rebalance(shard_upstream(w->node.shards[i].shard), over_ms);
+        if (world_chance(w, 50))
+            world_run(w, world_draw(w, 5) * WORLD_MS);
+    }
+}
+
+static void act_steer(struct world *w)
+{
+    static const uint32_t times_ms[] = {0, 20, 500, 5000};
+    uint32_t over_ms = times_ms[world_draw(w, 4)];
+    if (!w->steers)
+        return;
+    if (world_chance(w, 40))
+        rebalance(w, over_ms);
+    else
+        drain_worker(w, (unsigned)world_draw(w, SIM_WORKER_KEYS), world_chance(w, 60), over_ms);
+}
+
 static void act_wait(struct world *w)
 {
     world_run(w, world_between(w, 200, 4000) * WORLD_MS);
@@ -309,7 +349,7 @@ static const struct {
     {act_client_end, 8}, {act_worker, 5}, {act_worker_leave, 2},   {act_slow_worker, 3},
     {act_commands, 22},  {act_ask, 10},   {act_gateway_client, 2}, {act_short_client, 2},
     {act_intruder, 1},   {act_freeze, 1}, {act_no_descriptors, 1}, {act_wait, 3},
-    {act_death, 4},
+    {act_death, 4},      {act_steer, 6},
 };
 
 static void act(struct world *w)
@@ -332,6 +372,7 @@ static void act(struct world *w)
 
 static void begin(struct world *w)
 {
+    w->steers = world_chance(w, 40);
     for (uint64_t n = world_draw(w, 4); n > 0; n--)
         act_worker(w);
     /* A crowd makes fan-outs and queries long enough for slices. */
@@ -401,6 +442,43 @@ static void try_the_choice(struct world *w)
     }
 }
 
+/* Everybody goes to others when one drains; then all have the same. */
+static void try_to_steer(struct world *w)
+{
+    struct sim_load load;
+    unsigned n = 0, most = 0, one = WORLD_LINKS_MAX;
+    for (unsigned k = 0; k <= SIM_WORKER_KEYS; k++)
+        drain_worker(w, k, false, 0);
+    checker_load(w, &load);
+    for (unsigned k = 0; k < w->n_links; k++) {
+        n += load.of[k] != UINT32_MAX;
+        if (load.of[k] != UINT32_MAX && (one == WORLD_LINKS_MAX || world_chance(w, 50)))
+            one = k;
+    }
+    if (n < 2)
+        return;
+    drain_worker(w, w->links[one]->key, true, 500);
+    world_run(w, 5 * WORLD_S);
+    checker_load(w, &load);
+    if (load.of[one] != 0)
+        world_fail(w, "link %u drains and has still %u clients", one, load.of[one]);
+    checker_running(w);
+    drain_worker(w, w->links[one]->key, false, 0);
+    if (w->config.gateway.router == ROUTER_CLIENT_HASH)
+        return;
+    checker_load(w, &load);
+    uint64_t before_sum = load.sum;
+    rebalance(w, 500);
+    world_run(w, 5 * WORLD_S);
+    checker_load(w, &load);
+    for (unsigned k = 0; k < w->n_links; k++)
+        if (load.of[k] != UINT32_MAX && load.of[k] > most)
+            most = load.of[k];
+    if (most > load.least + 1 && load.sum == before_sum) /* else somebody has left since */
+        world_fail(w, "rebalanced, and one worker has %u clients, another one %u", most, load.least);
+    checker_running(w);
+}
+
 static void settle(struct world *w)
 {
     everybody_reads(w);
@@ -420,6 +498,8 @@ static void settle(struct world *w)
     } while (bytes_read(w) - before > 20000 && ++rounds < 20);
     checker_running(w);
     checker_settled(w);
+    if (w->steers && w->strict)
+        try_to_steer(w);
     if (w->config.gateway.router == ROUTER_LEAST_CONNECTIONS && w->strict)
         try_the_choice(w);
 }

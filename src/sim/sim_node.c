@@ -89,8 +89,9 @@ static void bind_listeners(struct world *w)
     struct net_addr addr = {.family = AF_INET};
     for (unsigned i = 0; i < w->config.n_listeners; i++) {
         addr.port = (uint16_t)w->config.listen[i].port;
-        n->listen_fds[i] = sim_net_bind(w->net, &addr, 1024);
-        ASSERT(n->listen_fds[i] >= 0);
+        n->listeners[i] = (struct settings_listener){
+            .slot = (uint16_t)i, .socket = i + 1, .fd = sim_net_bind(w->net, &addr, 1024)};
+        ASSERT(n->listeners[i].fd >= 0);
     }
     addr.port = (uint16_t)w->config.gateway.start_port;
     n->internal_fd = sim_net_bind(w->net, &addr, 1024);
@@ -125,7 +126,7 @@ static void start_shard(struct sim_shard *s)
         .shm = &s->shm,
         .is_edge = true,
         .is_link = true,
-        .listen_fds = n->bound ? n->listen_fds : NULL,
+        .listeners = n->bound ? n->listeners : NULL,
         .internal_fd = n->bound ? n->internal_fd : -1,
         .seed = w->seed + s->index + 100 * s->deaths,
         .wake = wake,
@@ -350,7 +351,7 @@ void sim_node_close(struct world *w)
         sim_host_close(&n->shards[i].host);
     }
     for (unsigned i = 0; n->bound && i < w->config.n_listeners; i++)
-        sim_net_unbind(w->net, n->listen_fds[i]);
+        sim_net_unbind(w->net, n->listeners[i].fd);
     if (n->bound)
         sim_net_unbind(w->net, n->internal_fd);
     unmap_node(&n->node);

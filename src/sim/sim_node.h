@@ -16,6 +16,7 @@
 
 #include "common/config.h"
 #include "common/node_shared.h"
+#include "common/settings.h"
 #include "common/shard_shm.h"
 #include "estate/estate.h"
 #include "loop/loop.h"
@@ -49,8 +50,9 @@ struct sim_shard {
 struct sim_node {
     unsigned n_shards;
     struct sim_shard shards[SIM_SHARDS_MAX];
-    struct node node; /* what they get */
-    int listen_fds[CONFIG_LISTEN_MAX], internal_fd;
+    struct node node;                                      /* what they get */
+    struct settings_listener listeners[CONFIG_LISTEN_MAX]; /* of all shards, with one descriptor */
+    int internal_fd;
     bool bound; /* by the supervisor: else the only shard binds by itself */
     unsigned deaths_left, deaths, deaths_within;
     bool dies_on_start;      /* a crash loop: the next successors die young */

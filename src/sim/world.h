@@ -59,7 +59,8 @@ struct world {
     /* Nothing that a worker was told may be lost: no link dies hard (but with its shard), the network breaks
      * nothing, and what the kernel has of a dead shard arrives. */
     bool strict;
-    bool lossy; /* all the same: the rest of what was written to a worker's link was lost */
+    bool steers; /* clients are moved from one worker to another: what one worker is told has gaps */
+    bool lossy;  /* all the same: the rest of what was written to a worker's link was lost */
     uint64_t told_connect, told_ws_connect, told_message, told_close; /* events, over all links */
     bool draining; /* shard_drain was called: the gateway closes links when all is said */
     bool failed;

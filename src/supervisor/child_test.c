@@ -4,7 +4,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "supervisor/core_file.h"
@@ -26,6 +28,9 @@ static void it_has_a_name(void **state)
     child_init(&child, PROCESS_ANNOUNCER, 0, &entry);
     assert_string_equal(child.name, "announcer");
     assert_string_equal(child.label, "process=announcer");
+    child_init(&child, PROCESS_ADMIN, 0, &entry);
+    assert_string_equal(child.name, "admin");
+    assert_string_equal(child.label, "process=admin");
 }
 
 static void the_first_death_costs_no_time_and_a_crash_loop_does(void **state)
@@ -58,10 +63,26 @@ static void the_delay_has_a_bound(void **state)
 
 static void core_files_need_a_place(void **state)
 {
-    assert_true(core_file_pattern_works("|/usr/lib/collect %p"));
-    assert_true(core_file_pattern_works("/tmp/core.%e.%p"));
-    assert_false(core_file_pattern_works("/does/not/exist/core"));
-    assert_false(core_file_pattern_works(""));
+    assert_true(core_file_pattern_works("|/usr/lib/collect %p", "/"));
+    assert_true(core_file_pattern_works("/tmp/core.%e.%p", "/does/not/exist"));
+    assert_false(core_file_pattern_works("/does/not/exist/core", "/tmp"));
+    assert_false(core_file_pattern_works("", "/tmp"));
+    assert_true(core_file_pattern_works("core", "/tmp"));
+}
+
+static void core_files_without_a_folder_have_one_of_ours(void **state)
+{
+    char before[4096], now[4096], folder[] = "/tmp/tgg-core-test-XXXXXX";
+    assert_non_null(getcwd(before, sizeof before));
+    assert_non_null(mkdtemp(folder));
+    assert_false(core_file_enter("/tmp/core", folder)); /* the kernel knows better */
+    assert_false(core_file_enter("|/usr/lib/collect", folder));
+    assert_false(core_file_enter("core", "/does/not/exist"));
+    assert_string_equal(getcwd(now, sizeof now), before);
+    assert_true(core_file_enter("core.%p", folder));
+    assert_string_equal(getcwd(now, sizeof now), folder);
+    assert_int_equal(chdir(before), 0);
+    assert_int_equal(rmdir(folder), 0);
 }
 
 int main(void)
@@ -71,6 +92,7 @@ int main(void)
         cmocka_unit_test_setup(the_first_death_costs_no_time_and_a_crash_loop_does, new_child),
         cmocka_unit_test(the_delay_has_a_bound),
         cmocka_unit_test(core_files_need_a_place),
+        cmocka_unit_test(core_files_without_a_folder_have_one_of_ours),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "common/settings.h"
+#include "supervisor/listeners.h"
 
 void distribution_init(struct distribution *d)
 {
@@ -32,14 +33,16 @@ bool distribution_waits(const struct distribution *d)
     return d->fd >= 0;
 }
 
-static void send_to(struct distribution *d, const struct node *node, unsigned shard)
+static void send_to(struct distribution *d, const struct node *node, unsigned receiver)
 {
-    int r = settings_send(node->settings_fds[shard][1], d->generation, d->fd);
-    d->waits[shard] = r == -EAGAIN;
+    struct settings s = {.generation = d->generation, .files_fd = d->fd};
+    listeners_tell(d->listeners, receiver < node->n_shards ? receiver : LISTENERS_NO_SHARD, &s);
+    int r = settings_send(node->settings_fds[receiver][1], &s);
+    d->waits[receiver] = r == -EAGAIN;
     if (r < 0 && r != -EAGAIN)
         LOG(LOG_ERROR, "settings_not_sent",
-            "shard=%u generation=%" PRIu64 " error=\"%s\" note=\"it goes on with the old ones\"", shard,
-            d->generation, strerror(-r));
+            "%s=%u generation=%" PRIu64 " error=\"%s\" note=\"it goes on with the old ones\"",
+            receiver < node->n_shards ? "shard" : "admin", receiver, d->generation, strerror(-r));
 }
 
 void distribution_turn(struct distribution *d, const struct node *node)
@@ -48,7 +51,11 @@ void distribution_turn(struct distribution *d, const struct node *node)
 
     if (d->fd < 0)
         return;
-    for (unsigned i = 0; i < node->n_shards; i++) {
+    if (d->listeners->n == 0) { /* they are closed: the gateway ends */
+        close_fd(d);
+        return;
+    }
+    for (unsigned i = 0; i <= node->n_shards; i++) {
         if (d->waits[i])
             send_to(d, node, i);
         waits |= d->waits[i];
@@ -57,19 +64,23 @@ void distribution_turn(struct distribution *d, const struct node *node)
         close_fd(d);
 }
 
-void distribution_begin(struct distribution *d, const struct node *node, int fd)
+void distribution_begin(struct distribution *d, const struct node *node, const struct listeners *l, int fd)
 {
     close_fd(d);
     d->fd = fd;
+    d->listeners = l;
     d->generation++;
-    for (unsigned i = 0; i < node->n_shards; i++)
-        d->waits[i] = true;
+    for (unsigned i = 0; i <= node->n_shards; i++)
+        d->waits[i] = node->settings_fds[i][1] >= 0;
     distribution_turn(d, node);
 }
 
-void distribution_skip(struct distribution *d, const struct node *node, unsigned shard)
+void distribution_skip(struct distribution *d, const struct node *node, const struct listeners *l,
+                       unsigned receiver)
 {
-    settings_drain(node->settings_fds[shard][0]);
-    d->waits[shard] = false;
+    settings_drain(node->settings_fds[receiver][0]);
+    d->waits[receiver] = false;
+    if (receiver < node->n_shards)
+        node_shard_took_settings(&node->shared->shards[receiver], d->generation, listeners_slots(l));
     distribution_turn(d, node);
 }

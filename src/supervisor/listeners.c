@@ -3,14 +3,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
+#include "base/log.h"
 #include "common/keepalive.h"
 
 #define INTERNAL_BACKLOG 4096
+/* What shards get to take over the last reload, when the next one needs what they still have. */
+#define WAIT_STEP_MS 1
+#define WAIT_STEPS   1000
 
 struct range {
     uint32_t net;
@@ -54,13 +63,85 @@ static unsigned blame(int err, uint32_t address_line, uint32_t port_line, const 
     return address ? address_line : port_line;
 }
 
-/* A descriptor for each edge shard, of one socket: copies, as a shard closes those of the others. */
-static int open_unix(const struct config_listen *l, unsigned n_edges, int *ret_fds,
-                     struct listen_socket_file *ret_file)
+/* ---- sockets */
+
+static bool is_of_unix(const struct listeners_socket *s)
 {
-    mode_t mode = (mode_t)strtoul(l->socket_mode, NULL, 8) & 0777; /* config_check has looked at it */
+    return listen_socket_is_unix(s->address);
+}
+
+static struct listeners_socket *socket_numbered(const struct listeners *l, uint32_t number)
+{
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        if (number != 0 && l->sockets[i].number == number)
+            return (struct listeners_socket *)&l->sockets[i];
+    }
+    return NULL;
+}
+
+static struct listeners_socket *socket_at(struct listeners *l, const struct config_listen *at)
+{
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        struct listeners_socket *s = &l->sockets[i];
+        if (s->number != 0 && config_listen_is_at(at, s->address, s->port))
+            return s;
+    }
+    return NULL;
+}
+
+/* There is always one: see LISTENERS_SOCKETS_MAX. */
+static struct listeners_socket *free_place(struct listeners *l)
+{
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        if (l->sockets[i].number == 0)
+            return &l->sockets[i];
+    }
+    UNREACHABLE();
+}
+
+static bool is_stood_on(const struct listeners *l, uint32_t number)
+{
+    for (unsigned i = 0; i < l->n; i++) {
+        if (l->list[i].socket == number)
+            return true;
+    }
+    return false;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void forget_socket(struct listeners_socket *s)
+{
+    *s = (struct listeners_socket){.number = 0};
+    memset(s->fds, 0xff, sizeof s->fds); /* -1 */
+}
+
+static void close_socket(struct listeners_socket *s)
+{
+    for (unsigned i = 0; i < NODE_SHARDS_MAX; i++)
+        close_fd(&s->fds[i]);
+    forget_socket(s);
+}
+
+/* Before it is closed: whoever connects then is refused. */
+static void remove_file(const struct listeners_socket *s)
+{
+    if (is_of_unix(s))
+        listen_socket_remove_file(s->address, &s->file);
+}
+
+/* ---- opening */
+
+/* A descriptor for each edge shard, of one socket: copies, as a shard closes those of the others. */
+static int open_unix(struct listeners_socket *s, unsigned n_edges, int *ret_fds)
+{
     unsigned opened = 0;
-    int r = listen_socket_open_unix(l->address, (int)l->backlog, mode, ret_file);
+    int r = listen_socket_open_unix(s->address, (int)s->backlog, s->mode, &s->file);
 
     if (r < 0)
         return r;
@@ -70,40 +151,344 @@ static int open_unix(const struct config_listen *l, unsigned n_edges, int *ret_f
     if (opened == n_edges)
         return 0;
     r = -errno;
-    listen_socket_remove_file(l->address, ret_file);
+    remove_file(s);
     while (opened > 0)
         close(ret_fds[--opened]);
     return r;
 }
 
-static int open_sockets(const struct config *cfg, const struct config_listen *l, unsigned n_edges,
-                        int *ret_fds, struct listen_socket_file *ret_file)
+/* Until all shards have closed what was removed before: a moment after a reload they have. Only once. */
+static void wait_for_shards(struct listeners *l, uint64_t generation)
 {
-    struct net_keepalive k = keepalive_of_clients(cfg);
-    if (listen_socket_is_unix(l->address))
-        return open_unix(l, n_edges, ret_fds, ret_file);
-    return listen_socket_open_several(l->address, (uint16_t)l->port, (int)l->backlog, &k, n_edges, ret_fds);
+    const struct timespec pause = {.tv_nsec = WAIT_STEP_MS * 1000000};
+    unsigned steps = 0;
+
+    for (unsigned i = 0; l->shared != NULL && !l->waited && i < l->plan->n; i++) {
+        while (!node_shard_has_settings(&l->shared->shards[i], generation) && steps < WAIT_STEPS) {
+            nanosleep(&pause, NULL);
+            steps++;
+        }
+    }
+    l->waited |= steps > 0;
 }
 
-/* One for each edge shard, in the order of their numbers. 0 or -errno. */
-static int open_client(const struct config *cfg, unsigned i, unsigned n_edges, int *ret_fds,
-                       struct listen_socket_file *ret_file, struct config_error *err)
+/* Sockets of ours on that port, of other addresses, that are about to go. False: there are none. */
+static bool share_port_of_leavers(struct listeners *next, uint64_t port)
 {
-    const struct config_listen *l = &cfg->listen[i];
+    bool shared = false;
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        struct listeners_socket *s = &next->sockets[i];
+        if (s->number == 0 || is_of_unix(s) || s->port != port || is_stood_on(next, s->number))
+            continue;
+        for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++)
+            shared |= s->fds[shard] >= 0 && listen_socket_share(s->fds[shard]) == 0;
+    }
+    return shared;
+}
+
+static int open_tcp(struct listeners *next, const struct config *cfg, const struct listeners_socket *s,
+                    uint64_t generation, unsigned n_edges, int *ret_fds)
+{
+    struct net_keepalive k = keepalive_of_clients(cfg);
+    uint16_t port = (uint16_t)s->port;
+    int backlog = (int)s->backlog;
+    int r = listen_socket_open_several(s->address, port, backlog, &k, n_edges, ret_fds);
+
+    if (r == -EADDRINUSE && generation > 0) {
+        wait_for_shards(next, generation - 1);
+        /* Also when there was nothing to wait for any more: they may have closed it since. */
+        r = listen_socket_open_several(s->address, port, backlog, &k, n_edges, ret_fds);
+    }
+    if (r == -EADDRINUSE && share_port_of_leavers(next, s->port))
+        r = listen_socket_open_beside(s->address, port, backlog, &k, n_edges, ret_fds);
+    return r;
+}
+
+static unsigned count_edges(const struct shard_plan *plan)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < plan->n; i++)
+        n += plan->shards[i].edge;
+    return n;
+}
+
+/* To the edge shards, in the order of their numbers. */
+static void hand_out(struct listeners_socket *s, const struct shard_plan *plan, const int *fds)
+{
+    for (unsigned shard = 0; shard < plan->n; shard++) {
+        if (plan->shards[shard].edge)
+            s->fds[shard] = *fds++;
+    }
+}
+
+static int give_file(const struct listeners *l, const struct listeners_socket *s)
+{
+    return is_of_unix(s) && lchown(s->address + strlen("unix:"), l->uid, l->gid) < 0 ? -errno : 0;
+}
+
+static mode_t mode_of(const struct config_listen *l)
+{
+    return (mode_t)strtoul(l->socket_mode, NULL, 8) & 0777; /* config_check has looked at it */
+}
+
+static void describe_socket(struct listeners_socket *s, const struct config_listen *l)
+{
+    snprintf(s->address, sizeof s->address, "%s", l->address);
+    s->port = l->port;
+    s->backlog = l->backlog;
+    s->mode = mode_of(l);
+}
+
+/* 0 or -errno. */
+static int open_socket(struct listeners *next, const struct config *cfg, const struct config_listen *l,
+                       uint64_t generation, struct listeners_socket *s)
+{
+    int fds[NODE_SHARDS_MAX];
+    unsigned n_edges = count_edges(next->plan);
+
+    forget_socket(s);
+    describe_socket(s, l);
+    int r = is_of_unix(s) ? open_unix(s, n_edges, fds) : open_tcp(next, cfg, s, generation, n_edges, fds);
+    if (r < 0)
+        return r;
+    hand_out(s, next->plan, fds);
+    r = next->give_files ? give_file(next, s) : 0;
+    if (r == 0) {
+        s->number = ++next->last_socket;
+    } else {
+        remove_file(s);
+        close_socket(s);
+    }
+    return r;
+}
+
+static void blame_listener(const struct config_listen *l, int r, struct config_error *err)
+{
     char why[512], label[64];
     const char *key = "address";
-    int r = open_sockets(cfg, l, n_edges, ret_fds, ret_file);
-
-    if (r == 0)
-        return 0;
     unsigned line = listen_socket_is_unix(l->address)
                         ? l->line.address
                         : blame(r, l->line.address, l->line.port, "address", "port", &key);
+
     snprintf(label, sizeof label, "listen %s", l->name);
     config_error_add(err, line, label, key, "%s",
                      listen_socket_explain(r, l->address, (uint16_t)l->port, why, sizeof why));
-    return r;
 }
+
+/* What is there already on its address is taken as it is. */
+static void take_sockets(struct listeners *next, const struct config *cfg)
+{
+    for (unsigned i = 0; i < next->n; i++) {
+        struct listeners_socket *s =
+            config_listen_socket_of(cfg, i) == i ? socket_at(next, &cfg->listen[i]) : NULL;
+        next->list[i].socket = s != NULL ? s->number : 0;
+        if (s != NULL)
+            describe_socket(s, &cfg->listen[i]);
+    }
+}
+
+static bool open_sockets(struct listeners *next, const struct config *cfg, uint64_t generation,
+                         struct config_error *err)
+{
+    bool good = true;
+    for (unsigned i = 0; i < next->n; i++) {
+        struct settings_listener *l = &next->list[i];
+        unsigned at = config_listen_socket_of(cfg, i);
+        if (at != i) {
+            l->socket = next->list[at].socket;
+        } else if (l->socket == 0) {
+            struct listeners_socket *place = free_place(next);
+            int r = open_socket(next, cfg, &cfg->listen[i], generation, place);
+            l->socket = place->number;
+            good &= r == 0;
+            if (r < 0)
+                blame_listener(&cfg->listen[i], r, err);
+        }
+    }
+    return good;
+}
+
+/* ---- slots */
+
+uint64_t listeners_slots(const struct listeners *l)
+{
+    uint64_t slots = 0;
+    for (unsigned i = 0; i < CONFIG_LISTEN_MAX; i++)
+        slots |= (uint64_t)l->slots[i].present << i;
+    return slots;
+}
+
+/* Nobody has it, or had it until now, and no shard a client of the last one who had it. */
+static bool slot_is_free(const struct listeners *l, const struct listeners *next, unsigned slot)
+{
+    const struct listeners_slot *s = &next->slots[slot];
+    if (s->present || l->slots[slot].present)
+        return false;
+    for (unsigned i = 0; next->shared != NULL && s->identity[0] != '\0' && i < next->plan->n; i++) {
+        if ((node_shard_slots(&next->shared->shards[i], s->removed) >> slot & 1) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* -1: there is none. */
+static int find_free_slot(const struct listeners *l, const struct listeners *next)
+{
+    for (unsigned i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        if (slot_is_free(l, next, i))
+            return (int)i;
+    }
+    return -1;
+}
+
+/* Of the listener with that name and those START keys: it has it, or has had it, and may have clients yet. */
+static int find_slot_of(const struct listeners *l, const char *identity)
+{
+    for (unsigned i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        if (strcmp(l->slots[i].identity, identity) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+static int take_slot(const struct listeners *l, struct listeners *next, const struct config_listen *cfg,
+                     uint64_t generation)
+{
+    char identity[CONFIG_LISTEN_IDENTITY_MAX];
+    int slot = find_slot_of(next, config_listen_identity(cfg, identity, sizeof identity));
+    bool is_new = slot < 0;
+
+    if (is_new)
+        slot = find_free_slot(l, next);
+    if (slot < 0 && generation > 0) {
+        wait_for_shards(next, generation - 1);
+        slot = find_free_slot(l, next);
+    }
+    if (slot < 0)
+        return slot;
+    struct listeners_slot *s = &next->slots[slot];
+    if (is_new) {
+        s->made++;
+        snprintf(s->name, sizeof s->name, "%s", cfg->name);
+        memcpy(s->identity, identity, sizeof identity);
+    }
+    if (is_new || !l->slots[slot].present)
+        s->since = generation;
+    s->present = true;
+    return slot;
+}
+
+/* First those that stay: nobody is to get their slots. */
+static bool take_slots(const struct listeners *l, struct listeners *next, const struct config *cfg,
+                       uint64_t generation, struct config_error *err)
+{
+    bool good = true;
+    char identity[CONFIG_LISTEN_IDENTITY_MAX], label[64];
+
+    for (unsigned i = 0; i < CONFIG_LISTEN_MAX; i++) {
+        next->slots[i].present = false;
+        if (l->slots[i].present)
+            next->slots[i].removed = generation;
+    }
+    for (unsigned i = 0; i < next->n; i++) {
+        int slot = find_slot_of(next, config_listen_identity(&cfg->listen[i], identity, sizeof identity));
+        if (slot >= 0)
+            next->slots[slot].present = true;
+    }
+    for (unsigned i = 0; i < next->n; i++) {
+        int slot = take_slot(l, next, &cfg->listen[i], generation);
+        if (slot < 0) {
+            good = false;
+            snprintf(label, sizeof label, "listen %s", cfg->listen[i].name);
+            config_error_add(err, cfg->listen[i].section_line, label, "",
+                             "no room for another listener: %d are there, or were removed and still have "
+                             "clients; expected some of those clients to leave first, or a restart",
+                             CONFIG_LISTEN_MAX);
+            continue;
+        }
+        next->list[i].slot = (uint16_t)slot;
+        next->list[i].made = next->slots[slot].made;
+        next->list[i].since = next->slots[slot].since;
+        next->list[i].fd = -1;
+    }
+    return good;
+}
+
+/* ---- a reload */
+
+int listeners_prepare(const struct listeners *l, const struct config *cfg, uint64_t generation,
+                      struct listeners **ret, struct config_error *err)
+{
+    struct listeners *next = malloc(sizeof *next);
+    if (next == NULL) {
+        config_error_add(err, 0, "", "", "no memory for listeners");
+        return -ENOMEM;
+    }
+    *next = *l;
+    next->n = cfg->n_listeners;
+    next->waited = false;
+    take_sockets(next, cfg);
+    bool good = open_sockets(next, cfg, generation, err);
+    good &= take_slots(l, next, cfg, generation, err);
+    if (!good) {
+        listeners_abandon(l, next);
+        return -EINVAL;
+    }
+    *ret = next;
+    return 0;
+}
+
+void listeners_abandon(const struct listeners *l, struct listeners *next)
+{
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        struct listeners_socket *s = &next->sockets[i];
+        if (s->number == 0 || socket_numbered(l, s->number) != NULL)
+            continue;
+        remove_file(s);
+        close_socket(s);
+    }
+    free(next);
+}
+
+static bool is_our_file(const struct listeners_socket *s)
+{
+    struct stat st;
+    return lstat(s->address + strlen("unix:"), &st) == 0 && st.st_dev == s->file.dev &&
+           st.st_ino == s->file.ino;
+}
+
+/* It was there before. */
+static void adjust_socket(const struct listeners_socket *was, const struct listeners_socket *s)
+{
+    bool bad = false;
+    for (unsigned i = 0; was->backlog != s->backlog && i < NODE_SHARDS_MAX; i++)
+        bad |= s->fds[i] >= 0 && listen(s->fds[i], (int)s->backlog) < 0;
+    if (is_of_unix(s) && was->mode != s->mode)
+        bad |= !is_our_file(s) || chmod(s->address + strlen("unix:"), s->mode) < 0;
+    if (bad)
+        LOG(LOG_ERROR, "listener_not_adjusted", "address=%s port=%" PRIu64 " error=\"%s\"", s->address,
+            s->port, strerror(errno));
+}
+
+void listeners_commit(struct listeners *l, struct listeners *next)
+{
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        struct listeners_socket *s = &next->sockets[i];
+        const struct listeners_socket *was = socket_numbered(l, s->number);
+        if (s->number == 0)
+            continue;
+        if (!is_stood_on(next, s->number)) {
+            remove_file(s);
+            close_socket(s);
+        } else if (was != NULL) {
+            adjust_socket(was, s);
+        }
+    }
+    *l = *next;
+    free(next);
+}
+
+/* ---- the internal port */
 
 static int open_internal(const struct config *cfg, struct config_error *err)
 {
@@ -125,118 +510,109 @@ static int open_internal(const struct config *cfg, struct config_error *err)
     return r;
 }
 
+/* ---- beginning and end */
+
 void listeners_init(struct listeners *l)
 {
     *l = (struct listeners){.internal_fd = -1};
-    memset(l->fds, 0xff, sizeof l->fds); /* -1 */
-}
-
-static unsigned count_edges(const struct shard_plan *plan)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < plan->n; i++)
-        n += plan->shards[i].edge;
-    return n;
-}
-
-/* The sockets of listener i to the edge shards. */
-static void hand_out(struct listeners *l, unsigned i, const struct shard_plan *plan, const int *fds)
-{
-    for (unsigned shard = 0; shard < plan->n; shard++) {
-        if (plan->shards[shard].edge)
-            l->fds[shard][i] = *fds++;
-    }
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++)
+        forget_socket(&l->sockets[i]);
 }
 
 int listeners_open(const struct config *cfg, const struct shard_plan *plan, struct listeners *ret,
                    struct config_error *err)
 {
-    struct listeners l;
-    int fds[NODE_SHARDS_MAX];
-    bool failed = false;
+    struct listeners *none = malloc(sizeof *none), *l = NULL;
+    int r = -ENOMEM;
 
-    listeners_init(&l);
-    l.cfg = cfg;
-    l.n = cfg->n_listeners;
-    l.opener = getpid();
-    for (unsigned i = 0; i < l.n; i++) {
-        if (config_listen_socket_of(cfg, i) != i)
-            continue;
-        if (open_client(cfg, i, count_edges(plan), fds, &l.files[i], err) == 0)
-            hand_out(&l, i, plan, fds);
-        else
-            failed = true;
+    if (none == NULL)
+        return r;
+    listeners_init(none);
+    none->plan = plan;
+    none->opener = getpid();
+    r = listeners_prepare(none, cfg, 0, &l, err);
+    int internal_fd = open_internal(cfg, err);
+    if (r == 0 && internal_fd >= 0) {
+        listeners_commit(none, l);
+        *ret = *none;
+        ret->internal_fd = internal_fd;
+    } else {
+        if (r == 0)
+            listeners_abandon(none, l);
+        close_fd(&internal_fd);
+        r = -EINVAL;
     }
-    l.internal_fd = open_internal(cfg, err);
-    if (failed || l.internal_fd < 0) {
-        listeners_close(&l);
-        return -EINVAL;
-    }
-    *ret = l;
-    return 0;
+    free(none);
+    return r;
 }
 
-int listeners_give_files(const struct config *cfg, uid_t uid, gid_t gid)
+int listeners_give_files(struct listeners *l, uid_t uid, gid_t gid)
 {
-    for (unsigned i = 0; i < cfg->n_listeners; i++) {
-        const char *address = cfg->listen[i].address;
-        if (listen_socket_is_unix(address) && config_listen_socket_of(cfg, i) == i &&
-            lchown(address + strlen("unix:"), uid, gid) < 0)
-            return -errno;
+    int r = 0;
+    l->give_files = true;
+    l->uid = uid;
+    l->gid = gid;
+    for (unsigned i = 0; r == 0 && i < LISTENERS_SOCKETS_MAX; i++) {
+        if (l->sockets[i].number != 0)
+            r = give_file(l, &l->sockets[i]);
     }
-    return 0;
+    return r;
 }
 
-static void close_fd(int *fd)
+void listeners_set_shared(struct listeners *l, const struct node_shared *shared)
 {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
-static void close_shard(struct listeners *l, unsigned shard)
-{
-    for (unsigned i = 0; i < l->n; i++)
-        close_fd(&l->fds[shard][i]);
-}
-
-static bool is_open(const struct listeners *l, unsigned i)
-{
-    for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++) {
-        if (l->fds[shard][i] >= 0)
-            return true;
-    }
-    return false;
-}
-
-/* Of those that are open: a second call must not take away what a successor has made since. */
-static void remove_files(const struct listeners *l)
-{
-    for (unsigned i = 0; i < l->n; i++) {
-        if (listen_socket_is_unix(l->cfg->listen[i].address) && is_open(l, i))
-            listen_socket_remove_file(l->cfg->listen[i].address, &l->files[i]);
-    }
+    l->shared = shared;
 }
 
 void listeners_close(struct listeners *l)
 {
-    if (l->opener == getpid())
-        remove_files(l);
-    for (unsigned shard = 0; shard < NODE_SHARDS_MAX; shard++)
-        close_shard(l, shard);
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        struct listeners_socket *s = &l->sockets[i];
+        if (s->number == 0)
+            continue;
+        if (l->opener == getpid())
+            remove_file(s);
+        close_socket(s);
+    }
     close_fd(&l->internal_fd);
     listeners_init(l);
 }
 
+/* ---- to shards */
+
 void listeners_keep(struct listeners *l, unsigned shard)
 {
-    for (unsigned other = 0; other < NODE_SHARDS_MAX; other++) {
-        if (other != shard)
-            close_shard(l, other);
+    for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
+        for (unsigned other = 0; other < NODE_SHARDS_MAX; other++) {
+            if (other != shard)
+                close_fd(&l->sockets[i].fds[other]);
+        }
     }
 }
 
-const int *listeners_of(const struct listeners *l, unsigned shard)
+/* Of listeners on one socket the first one has it. */
+static int fd_of(const struct listeners *l, unsigned i, unsigned shard)
 {
-    return l->n > 0 && l->fds[shard][0] >= 0 ? l->fds[shard] : NULL;
+    const struct listeners_socket *s = socket_numbered(l, l->list[i].socket);
+    for (unsigned j = 0; j < i; j++) {
+        if (l->list[j].socket == l->list[i].socket)
+            return -1;
+    }
+    return s != NULL && shard < NODE_SHARDS_MAX ? s->fds[shard] : -1;
+}
+
+const struct settings_listener *listeners_of(struct listeners *l, unsigned shard)
+{
+    for (unsigned i = 0; i < l->n; i++)
+        l->list[i].fd = fd_of(l, i, shard);
+    return l->n > 0 && l->list[0].fd >= 0 ? l->list : NULL;
+}
+
+void listeners_tell(const struct listeners *l, unsigned shard, struct settings *ret)
+{
+    ret->n_listeners = l->n;
+    for (unsigned i = 0; i < l->n; i++) {
+        ret->listeners[i] = l->list[i];
+        ret->listeners[i].fd = fd_of(l, i, shard);
+    }
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,6 +24,14 @@
 static struct config cfg;
 static struct config_error err;
 static struct shard_plan one = {.n = 1, .shards = {{.cpu = SHARD_CPU_NONE, .edge = true, .link = true}}};
+
+/* Of listener i; -1: none of its own. */
+static int fd_of(const struct listeners *l, unsigned shard, unsigned i)
+{
+    struct settings s = {.n_listeners = 0};
+    listeners_tell(l, shard, &s);
+    return i < s.n_listeners ? s.listeners[i].fd : -1;
+}
 
 static void set(const char *section, const char *key, const char *value)
 {
@@ -110,8 +119,8 @@ static void all_or_none_are_opened(void **state)
     close(fd);
     assert_int_equal(listeners_open(&cfg, &one, &l, &err), 0);
     assert_int_equal(l.n, 2);
-    assert_true(l.fds[0][0] >= 0 && l.fds[0][1] >= 0 && l.internal_fd >= 0);
-    assert_ptr_equal(listeners_of(&l, 0), l.fds[0]);
+    assert_true(fd_of(&l, 0, 0) >= 0 && fd_of(&l, 0, 1) >= 0 && l.internal_fd >= 0);
+    assert_int_equal(listeners_of(&l, 0)[1].fd, fd_of(&l, 0, 1));
     assert_int_equal(listen_socket_open("127.0.0.1", taken, 1), -EADDRINUSE);
     listeners_close(&l);
 }
@@ -140,18 +149,18 @@ static void each_edge_shard_has_sockets_of_its_own(void **state)
     assert_non_null(listeners_of(&l, 0));
     assert_null(listeners_of(&l, 1));
     assert_non_null(listeners_of(&l, 2));
-    assert_true(l.fds[0][0] != l.fds[2][0]);
-    assert_true(is_open(l.fds[0][0]) && is_open(l.fds[2][0]));
+    assert_true(fd_of(&l, 0, 0) != fd_of(&l, 2, 0));
+    assert_true(is_open(fd_of(&l, 0, 0)) && is_open(fd_of(&l, 2, 0)));
     /* Another gateway, of the same user, that shares its ports too. */
     struct listeners other;
     assert_int_equal(listeners_open(&cfg, &plan, &other, &err), -EINVAL);
     assert_int_equal(err.n, 2); /* the internal port, too */
 
-    int first = l.fds[0][0];
+    int first = fd_of(&l, 0, 0);
     listeners_keep(&l, 2);
     assert_false(is_open(first));
     assert_null(listeners_of(&l, 0));
-    assert_true(is_open(listeners_of(&l, 2)[0]) && is_open(l.internal_fd));
+    assert_true(is_open(listeners_of(&l, 2)[0].fd) && is_open(l.internal_fd));
     listeners_close(&l);
     assert_null(listeners_of(&l, 2));
 }
@@ -190,10 +199,10 @@ static void keepalive_is_that_of_the_configuration(void **state)
     set("listen a", "address", "127.0.0.1");
     set_number("listen a", "port", free_port());
     assert_int_equal(listeners_open(&cfg, &one, &l, &err), 0);
-    assert_int_equal(tcp_option(l.fds[0][0], TCP_KEEPIDLE), 20);
-    assert_int_equal(tcp_option(l.fds[0][0], TCP_KEEPINTVL), 5);
-    assert_int_equal(tcp_option(l.fds[0][0], TCP_KEEPCNT), 2);
-    assert_int_equal(tcp_option(l.fds[0][0], TCP_USER_TIMEOUT), 25000);
+    assert_int_equal(tcp_option(fd_of(&l, 0, 0), TCP_KEEPIDLE), 20);
+    assert_int_equal(tcp_option(fd_of(&l, 0, 0), TCP_KEEPINTVL), 5);
+    assert_int_equal(tcp_option(fd_of(&l, 0, 0), TCP_KEEPCNT), 2);
+    assert_int_equal(tcp_option(fd_of(&l, 0, 0), TCP_USER_TIMEOUT), 25000);
     /* A worker that does not read is busy. */
     assert_int_equal(tcp_option(l.internal_fd, TCP_KEEPIDLE), 20);
     assert_int_equal(tcp_option(l.internal_fd, TCP_USER_TIMEOUT), 0);
@@ -222,14 +231,16 @@ static void of_listeners_on_one_port_the_first_has_the_socket(void **state)
     assert_int_equal(config_listen_socket_of(&cfg, 2), 0);
     assert_int_equal(listeners_open(&cfg, &two_edges, &l, &err), 0);
     assert_int_equal(l.n, 3);
-    assert_true(is_open(l.fds[0][0]) && is_open(l.fds[2][0]));
-    assert_true(is_open(l.fds[0][1]) && is_open(l.fds[2][1]));
-    assert_int_equal(l.fds[0][2], -1);
-    assert_int_equal(l.fds[2][2], -1);
-    assert_ptr_equal(listeners_of(&l, 2), l.fds[2]);
+    assert_true(is_open(fd_of(&l, 0, 0)) && is_open(fd_of(&l, 2, 0)));
+    assert_true(is_open(fd_of(&l, 0, 1)) && is_open(fd_of(&l, 2, 1)));
+    assert_int_equal(fd_of(&l, 0, 2), -1);
+    assert_int_equal(fd_of(&l, 2, 2), -1);
+    assert_int_equal(listeners_of(&l, 2)[0].fd, fd_of(&l, 2, 0));
+    assert_int_equal(l.list[2].socket, l.list[0].socket);
+    assert_true(l.list[1].socket != l.list[0].socket);
     listeners_keep(&l, 2);
     assert_null(listeners_of(&l, 0));
-    assert_true(is_open(l.fds[2][0]));
+    assert_true(is_open(fd_of(&l, 2, 0)));
     listeners_close(&l);
 }
 
@@ -289,16 +300,16 @@ static void all_edge_shards_share_a_unix_socket(void **state)
     assert_true(file_exists(&st));
     assert_int_equal(st.st_mode, S_IFSOCK | 0622);
     assert_null(listeners_of(&l, 1));
-    assert_true(is_open(l.fds[0][0]) && is_open(l.fds[2][0]) && l.fds[0][0] != l.fds[2][0]);
-    assert_true(fcntl(l.fds[2][0], F_GETFD) & FD_CLOEXEC);
+    assert_true(is_open(fd_of(&l, 0, 0)) && is_open(fd_of(&l, 2, 0)) && fd_of(&l, 0, 0) != fd_of(&l, 2, 0));
+    assert_true(fcntl(fd_of(&l, 2, 0), F_GETFD) & FD_CLOEXEC);
     connect_once();
     connect_once();
-    assert_accepts(l.fds[0][0]);
-    assert_accepts(l.fds[2][0]);
+    assert_accepts(fd_of(&l, 0, 0));
+    assert_accepts(fd_of(&l, 2, 0));
     connect_once();
 
     listeners_keep(&l, 2); /* what the other had not accepted is there still */
-    assert_accepts(l.fds[2][0]);
+    assert_accepts(fd_of(&l, 2, 0));
     set_number("gateway", "start_port", free_port());
     assert_int_equal(listeners_open(&cfg, &two_edges, &again, &err), -EINVAL);
     assert_int_equal(err.n, 1);
@@ -358,6 +369,398 @@ static void a_file_goes_again_when_another_listener_fails(void **state)
     close(fd);
 }
 
+/* ---- a reload */
+
+static struct node_shared *shared;
+
+static void open_all(struct listeners *l, const struct shard_plan *plan)
+{
+    set_number("gateway", "start_port", free_port());
+    assert_int_equal(listeners_open(&cfg, plan, l, &err), 0);
+}
+
+static void add(const char *section, const char *protocol, unsigned port)
+{
+    set(section, "address", "127.0.0.1");
+    set_number(section, "port", port);
+    set(section, "protocol", protocol);
+}
+
+static int change(struct listeners *l, uint64_t generation)
+{
+    struct listeners *next;
+    err.n = 0;
+    int r = listeners_prepare(l, &cfg, generation, &next, &err);
+    if (r == 0)
+        listeners_commit(l, next);
+    return r;
+}
+
+static void remove_listener(unsigned i)
+{
+    struct config_listen gone;
+    config_listen_take(&cfg, i, &gone);
+    config_listen_fini(&gone);
+    for (; i + 1 < cfg.n_listeners; i++)
+        cfg.listen[i] = cfg.listen[i + 1];
+    cfg.n_listeners--;
+}
+
+static int connect_to(unsigned port)
+{
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int r = connect(fd, (struct sockaddr *)&a, sizeof a);
+    if (r == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static void assert_connects(unsigned port)
+{
+    int fd = connect_to(port);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+static void what_is_added_and_removed_leaves_the_others_alone(void **state)
+{
+    struct listeners l;
+    uint16_t a = free_port(), b = free_port();
+
+    add("listen a", "text", a);
+    open_all(&l, &two_edges);
+    int fd = fd_of(&l, 0, 0);
+    uint32_t socket = l.list[0].socket;
+    assert_int_equal(l.list[0].slot, 0);
+    add("listen b", "text", b);
+    assert_int_equal(change(&l, 1), 0);
+    assert_int_equal(l.n, 2);
+    assert_int_equal(fd_of(&l, 0, 0), fd);
+    assert_true(l.list[0].socket == socket && l.list[0].since == 0 && l.list[0].slot == 0);
+    assert_true(l.list[1].socket != socket && l.list[1].since == 1 && l.list[1].slot == 1);
+    assert_true(is_open(fd_of(&l, 0, 1)) && is_open(fd_of(&l, 2, 1)) && fd_of(&l, 1, 1) == -1);
+    assert_connects(b);
+    assert_true(listeners_slots(&l) == 3);
+
+    remove_listener(0);
+    assert_int_equal(change(&l, 2), 0);
+    assert_int_equal(l.n, 1);
+    assert_int_equal(l.list[0].slot, 1);
+    assert_false(is_open(fd));
+    assert_int_equal(connect_to(a), -1);
+    assert_connects(b);
+    assert_true(listeners_slots(&l) == 2);
+    listeners_close(&l);
+    assert_int_equal(connect_to(b), -1);
+}
+
+static void an_order_that_changes_is_followed(void **state)
+{
+    struct listeners l;
+
+    add("listen a", "text", free_port());
+    add("listen b", "text", free_port());
+    open_all(&l, &one);
+    int of_a = fd_of(&l, 0, 0), of_b = fd_of(&l, 0, 1);
+    struct config_listen first = cfg.listen[0];
+    cfg.listen[0] = cfg.listen[1];
+    cfg.listen[1] = first;
+    assert_int_equal(change(&l, 1), 0);
+    assert_int_equal(fd_of(&l, 0, 0), of_b);
+    assert_int_equal(fd_of(&l, 0, 1), of_a);
+    assert_true(l.list[0].slot == 1 && l.list[1].slot == 0 && l.list[0].since == 0);
+    listeners_close(&l);
+}
+
+static void one_failure_and_nothing_changes(void **state)
+{
+    struct listeners l;
+    uint16_t a = free_port(), b = free_port(), taken;
+    int occupied = occupy(&taken);
+
+    add("listen a", "text", a);
+    open_all(&l, &two_edges);
+    int lowest = dup(occupied);
+    close(lowest);
+    add("listen b", "text", b);
+    add("listen c", "text", taken);
+    remove_listener(0);
+    assert_int_equal(change(&l, 1), -EINVAL);
+    assert_int_equal(err.n, 1);
+    assert_string_equal(err.list[0].section, "listen c");
+    assert_string_equal(err.list[0].key, "port");
+    assert_int_equal(l.n, 1);
+    assert_connects(a);
+    assert_int_equal(connect_to(b), -1);
+    int again = dup(occupied);
+    assert_int_equal(again, lowest); /* no descriptor is lost */
+    close(again);
+    close(occupied);
+    assert_int_equal(change(&l, 1), 0);
+    assert_connects(b);
+    assert_connects(taken);
+    listeners_close(&l);
+}
+
+/* What waits there is not lost. */
+static void another_protocol_or_backlog_takes_over_the_socket(void **state)
+{
+    struct listeners l;
+    uint16_t port = free_port();
+
+    add("listen a", "text", port);
+    open_all(&l, &one);
+    int fd = fd_of(&l, 0, 0), client = connect_to(port);
+    uint32_t socket = l.list[0].socket;
+    set("listen a", "protocol", "frame");
+    assert_int_equal(change(&l, 1), 0);
+    assert_int_equal(fd_of(&l, 0, 0), fd);
+    assert_true(l.list[0].socket == socket && l.list[0].slot == 1 && l.list[0].since == 1);
+    assert_accepts(fd);
+    close(client);
+    set("listen a", "backlog", "1");
+    assert_int_equal(change(&l, 2), 0);
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len), 0);
+    assert_int_equal(info.tcpi_sacked, 1); /* of a listening socket: its backlog */
+    listeners_close(&l);
+}
+
+/* All addresses instead of one, and back, on the same port. */
+static void an_address_within_the_one_before_is_possible(void **state)
+{
+    struct listeners l;
+    const struct shard_plan *const plans[] = {&one, &two_edges};
+    uint16_t port = free_port();
+
+    add("listen a", "text", port);
+    for (unsigned i = 0; i < 2; i++) {
+        open_all(&l, plans[i]);
+        set("listen a", "address", "0.0.0.0");
+        assert_int_equal(change(&l, 1), 0);
+        assert_connects(port);
+        set("listen a", "address", "127.0.0.1");
+        assert_int_equal(change(&l, 2), 0);
+        assert_connects(port);
+        listeners_close(&l);
+    }
+    /* But not beside somebody else. */
+    open_all(&l, &one);
+    uint16_t taken;
+    int fd = occupy(&taken);
+    set("listen a", "address", "0.0.0.0");
+    set_number("listen a", "port", taken);
+    assert_int_equal(change(&l, 1), -EINVAL);
+    close(fd);
+    listeners_close(&l);
+}
+
+static void of_listeners_on_one_port_the_next_gets_the_socket(void **state)
+{
+    struct listeners l;
+    uint16_t port = free_port();
+    static const char *const sections[] = {"listen a", "listen b", "listen c"};
+
+    for (unsigned i = 0; i < 3; i++) {
+        add(sections[i], "websocket", port);
+        set(sections[i], "path", i == 0 ? "/a" : i == 1 ? "/b" : "/c");
+    }
+    open_all(&l, &two_edges);
+    int fd = fd_of(&l, 2, 0);
+    uint32_t socket = l.list[0].socket;
+    remove_listener(0);
+    assert_int_equal(change(&l, 1), 0);
+    assert_int_equal(fd_of(&l, 2, 0), fd);
+    assert_int_equal(fd_of(&l, 2, 1), -1);
+    assert_true(l.list[0].socket == socket && l.list[1].socket == socket);
+    assert_true(l.list[0].slot == 1 && l.list[1].slot == 2);
+    remove_listener(0);
+    assert_int_equal(change(&l, 2), 0);
+    assert_int_equal(fd_of(&l, 2, 0), fd);
+    assert_connects(port);
+    listeners_close(&l);
+}
+
+static void the_same_comes_and_goes_in_its_slot(void **state)
+{
+    struct listeners l;
+    uint16_t port = free_port();
+
+    add("listen a", "text", free_port());
+    open_all(&l, &two_edges);
+    uint32_t socket = 0;
+    for (unsigned i = 1; i < 200; i += 2) {
+        add("listen b", "text", port);
+        assert_int_equal(change(&l, i), 0);
+        assert_true(l.list[1].slot == 1 && l.list[1].since == i && l.list[1].made == 1);
+        assert_true(l.list[1].socket > socket);
+        socket = l.list[1].socket;
+        assert_connects(port);
+        remove_listener(1);
+        assert_int_equal(change(&l, i + 1), 0);
+    }
+    listeners_close(&l);
+}
+
+static void with_shared(struct listeners *l, unsigned n_shards, uint64_t generation)
+{
+    shared = node_shared_new();
+    assert_non_null(shared);
+    listeners_set_shared(l, shared);
+    for (unsigned i = 0; i < n_shards; i++)
+        node_shard_took_settings(&shared->shards[i], generation, listeners_slots(l));
+}
+
+static void a_slot_that_a_shard_uses_is_for_nobody_else(void **state)
+{
+    struct listeners l;
+
+    add("listen a", "text", free_port());
+    add("listen b", "text", free_port());
+    open_all(&l, &two_edges);
+    with_shared(&l, 3, 0);
+    remove_listener(1);
+    assert_int_equal(change(&l, 1), 0);
+    add("listen c", "text", free_port());
+    node_shard_took_settings(&shared->shards[0], 1, 1);
+    node_shard_took_settings(&shared->shards[1], 1, 1);
+    node_shard_took_settings(&shared->shards[2], 1, 3); /* clients are left there */
+    assert_int_equal(change(&l, 2), 0);
+    assert_int_equal(l.list[1].slot, 2);
+    remove_listener(1);
+    assert_int_equal(change(&l, 3), 0);
+    for (unsigned i = 0; i < 3; i++)
+        node_shard_took_settings(&shared->shards[i], i == 0 ? 2 : 3, 1); /* 0 may not have heard of its end */
+    add("listen d", "text", free_port());
+    assert_int_equal(change(&l, 4), 0);
+    assert_true(l.list[1].slot == 1 && l.list[1].made == 2);
+    add("listen e", "text", free_port());
+    assert_int_equal(change(&l, 5), 0);
+    assert_int_equal(l.list[2].slot, 3);
+    node_shared_free(shared);
+    listeners_close(&l);
+}
+
+static void without_a_free_slot_it_is_refused(void **state)
+{
+    struct listeners l;
+    char section[32];
+
+    add("listen a", "text", free_port());
+    open_all(&l, &one);
+    with_shared(&l, 1, 0);
+    for (unsigned i = 1; i < CONFIG_LISTEN_MAX; i++) {
+        snprintf(section, sizeof section, "listen b%u", i);
+        add(section, "text", free_port());
+        assert_int_equal(change(&l, 2 * i), 0);
+        node_shard_took_settings(&shared->shards[0], 2 * i, UINT64_MAX);
+        remove_listener(1);
+        assert_int_equal(change(&l, 2 * i + 1), 0);
+        node_shard_took_settings(&shared->shards[0], 2 * i + 1, UINT64_MAX); /* nobody leaves */
+    }
+    add("listen z", "text", free_port());
+    assert_int_equal(change(&l, 1000), -EINVAL);
+    assert_string_equal(err.list[0].section, "listen z");
+    assert_non_null(strstr(err.list[0].text, "no room for another listener"));
+    remove_listener(1);
+    snprintf(section, sizeof section, "listen b7"); /* but one that was there before may come back */
+    add(section, "text", cfg.listen[0].port);
+    remove_listener(1);
+    node_shard_took_settings(&shared->shards[0], 999, UINT64_MAX & ~(UINT64_C(1) << 9));
+    add("listen z", "text", free_port());
+    assert_int_equal(change(&l, 1000), 0);
+    assert_int_equal(l.list[1].slot, 9);
+    node_shared_free(shared);
+    listeners_close(&l);
+}
+
+/* The port is still bound in a shard that is not so far yet. */
+static void a_port_that_shards_still_have_is_waited_for(void **state)
+{
+    struct listeners l;
+    uint16_t port = free_port();
+    int status;
+
+    add("listen a", "text", free_port());
+    add("listen b", "text", port);
+    open_all(&l, &one);
+    with_shared(&l, 1, 0);
+    int in_shard = dup(fd_of(&l, 0, 1));
+    remove_listener(1);
+    assert_int_equal(change(&l, 1), 0);
+    assert_connects(port);
+    add("listen b", "text", port);
+    pid_t pid = fork();
+    if (pid == 0) { /* the shard */
+        (void)poll(NULL, 0, 50);
+        close(in_shard);
+        (void)poll(NULL, 0, 1);
+        node_shard_took_settings(&shared->shards[0], 1, 1);
+        _exit(0);
+    }
+    close(in_shard);
+    assert_int_equal(change(&l, 2), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_connects(port);
+    /* One that does not come: an error after a second. */
+    in_shard = dup(fd_of(&l, 0, 1));
+    remove_listener(1);
+    assert_int_equal(change(&l, 3), 0);
+    add("listen b", "text", port);
+    assert_int_equal(change(&l, 4), -EINVAL);
+    assert_string_equal(err.list[0].key, "port");
+    close(in_shard);
+    assert_int_equal(change(&l, 4), 0);
+    node_shared_free(shared);
+    listeners_close(&l);
+}
+
+static void files_come_and_go(void **state)
+{
+    struct listeners l;
+    struct stat st;
+
+    add("listen b", "text", free_port());
+    open_all(&l, &two_edges);
+    connect_once();
+    int fd = dup(fd_of(&l, 0, 0)); /* a shard's */
+    struct config_listen kept;
+    config_listen_take(&cfg, 0, &kept);
+    cfg.listen[0] = cfg.listen[1];
+    cfg.n_listeners = 1;
+    assert_int_equal(change(&l, 1), 0);
+    assert_false(file_exists(&st));
+    assert_accepts(fd); /* what waits can still be served */
+    cfg.listen[1] = kept;
+    cfg.n_listeners = 2;
+    assert_int_equal(change(&l, 2), 0);
+    close(fd);
+    assert_true(file_exists(&st));
+    assert_int_equal(st.st_mode, S_IFSOCK | 0622);
+    ino_t ino = st.st_ino;
+    set("listen a", "socket_mode", "0600");
+    assert_int_equal(change(&l, 3), 0);
+    assert_true(file_exists(&st));
+    assert_int_equal(st.st_mode, S_IFSOCK | 0600);
+    assert_true(st.st_ino == ino);
+    /* One that is not to be stays away. */
+    uint16_t taken;
+    int occupied = occupy(&taken);
+    add("listen c", "text", taken);
+    set("listen a", "address", "unix:/tmp");
+    assert_int_equal(change(&l, 4), -EINVAL);
+    assert_int_equal(err.n, 2);
+    assert_true(file_exists(&st) && st.st_ino == ino);
+    connect_once();
+    close(occupied);
+    listeners_close(&l);
+    assert_false(file_exists(&st));
+}
+
 static void what_went_wrong_is_explained(void **state)
 {
     char text[320];
@@ -387,6 +790,20 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_second_close_leaves_a_successors_file, with_folder, without_folder),
         cmocka_unit_test_setup_teardown(a_file_goes_again_when_another_listener_fails, with_folder,
                                         without_folder),
+        cmocka_unit_test_setup_teardown(what_is_added_and_removed_leaves_the_others_alone, with_defaults,
+                                        without),
+        cmocka_unit_test_setup_teardown(an_order_that_changes_is_followed, with_defaults, without),
+        cmocka_unit_test_setup_teardown(one_failure_and_nothing_changes, with_defaults, without),
+        cmocka_unit_test_setup_teardown(another_protocol_or_backlog_takes_over_the_socket, with_defaults,
+                                        without),
+        cmocka_unit_test_setup_teardown(an_address_within_the_one_before_is_possible, with_defaults, without),
+        cmocka_unit_test_setup_teardown(of_listeners_on_one_port_the_next_gets_the_socket, with_defaults,
+                                        without),
+        cmocka_unit_test_setup_teardown(the_same_comes_and_goes_in_its_slot, with_defaults, without),
+        cmocka_unit_test_setup_teardown(a_slot_that_a_shard_uses_is_for_nobody_else, with_defaults, without),
+        cmocka_unit_test_setup_teardown(without_a_free_slot_it_is_refused, with_defaults, without),
+        cmocka_unit_test_setup_teardown(a_port_that_shards_still_have_is_waited_for, with_defaults, without),
+        cmocka_unit_test_setup_teardown(files_come_and_go, with_folder, without_folder),
         cmocka_unit_test(what_went_wrong_is_explained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

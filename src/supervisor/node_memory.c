@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/control.h"
 #include "common/file_limit.h"
 #include "common/settings.h"
 #include "common/ticket_keys.h"
@@ -54,7 +55,15 @@ static int make_memory(struct node *n)
     return 0;
 }
 
-static int make_descriptors(struct node *n)
+static void no_descriptors(struct node *n)
+{
+    memset(n->wake_fds, 0xff, sizeof n->wake_fds); /* -1 */
+    memset(n->hand_fds, 0xff, sizeof n->hand_fds);
+    memset(n->settings_fds, 0xff, sizeof n->settings_fds);
+    memset(n->control_fds, 0xff, sizeof n->control_fds);
+}
+
+static int make_descriptors(struct node *n, bool with_admin)
 {
     for (unsigned i = 0; i < n->n_shards; i++) {
         n->wake_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -63,10 +72,12 @@ static int make_descriptors(struct node *n)
         int err = node_hand_open(n->hand_fds[i]);
         if (err == 0)
             err = settings_open(n->settings_fds[i]);
+        if (err == 0 && with_admin)
+            err = control_open(n->control_fds[i]);
         if (err != 0)
             return err;
     }
-    return 0;
+    return with_admin ? settings_open(n->settings_fds[n->n_shards]) : 0;
 }
 
 int node_memory_make(const struct config *cfg, unsigned n_shards, struct node *ret, struct config_error *err)
@@ -78,16 +89,14 @@ int node_memory_make(const struct config *cfg, unsigned n_shards, struct node *r
         .max_clients = file_limit_clients(cfg, n_shards),
     };
     n.estate_bytes = estate_bytes(n.max_clients, n.estate_heap_bytes);
-    for (unsigned i = 0; i < NODE_SHARDS_MAX; i++)
-        n.wake_fds[i] = n.hand_fds[i][0] = n.hand_fds[i][1] = n.settings_fds[i][0] = n.settings_fds[i][1] =
-            -1;
+    no_descriptors(&n);
     int r = make_memory(&n);
     if (r < 0)
         config_error_add(err, 0, "", "",
                          "no address space for what %u shards share (about %zu GiB, of which almost nothing "
                          "becomes memory); expected no limit (ulimit -v) and vm.overcommit_memory 0 or 1",
                          n_shards, n_shards * (n.estate_bytes >> 30) + 1);
-    if (r == 0 && (r = make_descriptors(&n)) < 0)
+    if (r == 0 && (r = make_descriptors(&n, cfg->admin.enabled)) < 0)
         config_error_add(err, 0, "", "", "no descriptors for %u shards: %s", n_shards, strerror(-r));
     if (r < 0) {
         node_memory_free(&n);
@@ -104,6 +113,12 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
+static void close_pair(int fds[2])
+{
+    close_fd(&fds[0]);
+    close_fd(&fds[1]);
+}
+
 static void unmap(void **mem, size_t bytes)
 {
     if (*mem != NULL)
@@ -116,20 +131,32 @@ static void unmap_estate(struct node *n, unsigned shard)
     unmap(&n->estates[shard], n->estate_bytes);
 }
 
-void node_memory_free(struct node *n)
+/* But guard, figures and the ends of the admin process. */
+static void free_for_shards(struct node *n)
 {
     for (unsigned i = 0; i < n->n_shards; i++) {
         unmap_estate(n, i);
         close_fd(&n->wake_fds[i]);
-        close_fd(&n->hand_fds[i][0]);
-        close_fd(&n->hand_fds[i][1]);
-        close_fd(&n->settings_fds[i][0]);
-        close_fd(&n->settings_fds[i][1]);
+        close_pair(n->hand_fds[i]);
+        close_pair(n->settings_fds[i]);
+        close_fd(&n->control_fds[i][0]);
     }
-    unmap((void **)&n->guard, n->guard_bytes);
+    close_fd(&n->settings_fds[n->n_shards][1]);
     unmap((void **)&n->tickets, sizeof *n->tickets);
     if (n->mesh != NULL)
         munmap(n->mesh, mesh_bytes(n->n_shards, n->ring_bytes));
+    n->mesh = NULL;
+}
+
+void node_memory_free(struct node *n)
+{
+    free_for_shards(n);
+    for (unsigned i = 0; i < n->n_shards; i++)
+        close_fd(&n->control_fds[i][1]);
+    if (n->n_shards > 0)
+        close_pair(n->settings_fds[n->n_shards]);
+    close_fd(&n->settings_fds[n->n_shards][0]);
+    unmap((void **)&n->guard, n->guard_bytes);
     node_shared_free(n->shared);
     *n = (struct node){0};
 }
@@ -137,12 +164,23 @@ void node_memory_free(struct node *n)
 void node_memory_keep(struct node *n, unsigned shard)
 {
     mprotect(n->tickets, sizeof *n->tickets, PROT_READ);
+    close_pair(n->settings_fds[n->n_shards]);
     for (unsigned i = 0; i < n->n_shards; i++) {
         close_fd(&n->settings_fds[i][1]);
+        close_fd(&n->control_fds[i][1]);
         if (i == shard)
             continue;
         unmap_estate(n, i);
         close_fd(&n->hand_fds[i][0]);
         close_fd(&n->settings_fds[i][0]);
+        close_fd(&n->control_fds[i][0]);
     }
+}
+
+void node_memory_keep_admin(struct node *n)
+{
+    free_for_shards(n);
+    close_fd(&n->settings_fds[n->n_shards][1]);
+    mprotect(n->guard, n->guard_bytes, PROT_READ);
+    mprotect(n->shared, sizeof *n->shared, PROT_READ);
 }

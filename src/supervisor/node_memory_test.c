@@ -61,6 +61,7 @@ static void sixty_four_shards_cost_no_memory(void **state)
         assert_non_null(n.estates[i]);
         assert_true(is_open(n.wake_fds[i]) && is_open(n.hand_fds[i][0]) && is_open(n.hand_fds[i][1]));
         assert_true(is_open(n.settings_fds[i][0]) && is_open(n.settings_fds[i][1]));
+        assert_true(is_open(n.control_fds[i][0]) && is_open(n.control_fds[i][1]));
     }
     assert_non_null(n.guard);
     assert_non_null(n.tickets);
@@ -87,7 +88,11 @@ static void a_shard_keeps_its_own(void **state)
         assert_int_equal(n.hand_fds[i][0] >= 0, i == 1);
         assert_int_equal(n.settings_fds[i][0] >= 0, i == 1);
         assert_true(n.settings_fds[i][1] < 0);
+        assert_int_equal(n.control_fds[i][0] >= 0, i == 1);
+        assert_true(n.control_fds[i][1] < 0);
     }
+    assert_true(is_open(n.control_fds[1][0]));
+    assert_true(n.settings_fds[3][0] < 0 && n.settings_fds[3][1] < 0); /* the admin process's */
     assert_true(is_open(n.settings_fds[1][0]));
     assert_non_null(n.guard);
     assert_int_equal(n.tickets->n, 0);
@@ -95,6 +100,43 @@ static void a_shard_keeps_its_own(void **state)
     assert_int_equal(recv(n.hand_fds[1][0], &c, 1, 0), 1);
     assert_int_equal(recv(n.hand_fds[1][0], &c, 1, 0), -1);
     assert_int_equal(errno, EAGAIN);
+    node_memory_free(&n);
+}
+
+static void the_admin_process_asks_and_touches_nothing_else(void **state)
+{
+    struct node n;
+    char c = 'x';
+    assert_int_equal(node_memory_make(&cfg, 3, &n, &err), 0);
+    int shards_end = dup(n.control_fds[2][0]);
+    node_memory_keep_admin(&n);
+    assert_null(n.mesh);
+    assert_null(n.tickets);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_null(n.estates[i]);
+        assert_true(n.wake_fds[i] < 0 && n.hand_fds[i][0] < 0 && n.hand_fds[i][1] < 0);
+        assert_true(n.settings_fds[i][0] < 0 && n.settings_fds[i][1] < 0);
+        assert_true(n.control_fds[i][0] < 0 && is_open(n.control_fds[i][1]));
+    }
+    assert_true(is_open(n.settings_fds[3][0]) && n.settings_fds[3][1] < 0);
+    assert_int_equal(send(n.control_fds[2][1], &c, 1, 0), 1);
+    assert_int_equal(recv(shards_end, &c, 1, 0), 1);
+    assert_int_equal(n.shared->deaths, 0);
+    assert_non_null(n.guard);
+    close(shards_end);
+    node_memory_free(&n);
+}
+
+static void without_an_admin_process_nobody_is_asked(void **state)
+{
+    struct node n;
+    assert_int_equal(config_set(&cfg, "admin", "enabled", "no", &err), 0);
+    assert_int_equal(node_memory_make(&cfg, 2, &n, &err), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(n.control_fds[i][0] == -1 && n.control_fds[i][1] == -1);
+    assert_true(n.settings_fds[2][0] == -1 && n.settings_fds[2][1] == -1);
+    node_memory_keep(&n, 1);
+    assert_int_equal(n.control_fds[1][0], -1);
     node_memory_free(&n);
 }
 
@@ -126,6 +168,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sixty_four_shards_cost_no_memory, with_defaults, without),
         cmocka_unit_test_setup_teardown(a_shard_keeps_its_own, with_defaults, without),
+        cmocka_unit_test_setup_teardown(the_admin_process_asks_and_touches_nothing_else, with_defaults,
+                                        without),
+        cmocka_unit_test_setup_teardown(without_an_admin_process_nobody_is_asked, with_defaults, without),
         cmocka_unit_test_setup_teardown(one_shard_needs_no_rings, with_defaults, without),
         cmocka_unit_test_setup_teardown(what_is_missing_is_told, with_defaults, without),
     };

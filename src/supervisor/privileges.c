@@ -118,7 +118,7 @@ int privileges_drop(const struct privileges *p, pid_t parent)
     if (p->confine && ((r = drop_capabilities()) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0))
         return r < 0 ? r : -errno;
     /* It went with the user. What went too and stays so: other processes of that user may look into this one
-     * (PR_SET_DUMPABLE), which has the keys, and with it core files. */
+     * (PR_SET_DUMPABLE), which has the keys; a process that crashes gives that up for its core file. */
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
         return -errno;
     return getppid() == parent ? 0 : -ESRCH; /* it died before PDEATHSIG was set */

@@ -26,8 +26,8 @@ struct privileges {
 int privileges_resolve(const struct config *cfg, struct privileges *ret, struct config_error *err);
 
 /* In a child, for good; TERM comes again when `parent` dies (a change of the user ends that). With a
- * change of the user no other process of that user may look into the child, and it writes no core file. 0 or
- * -errno: then the child must end. */
+ * change of the user no other process of that user may look into the child, and it writes no core file but by
+ * the handler of stack_dump.h. 0 or -errno: then the child must end. */
 int privileges_drop(const struct privileges *p, pid_t parent);
 
 /* What a child is to open itself, in a folder where it perhaps may not make files: makes it when it is

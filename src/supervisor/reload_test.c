@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 
 #include "base/log.h"
@@ -16,6 +18,12 @@
 static char dir[64], conf[96], list[96], log_file[96];
 static struct config cfg;
 static struct files *files;
+static struct listeners listeners;
+static uint64_t generation;
+static struct reload_report report;
+static struct shard_plan plan = {.n = 1, .shards = {{.cpu = SHARD_CPU_NONE, .edge = true, .link = true}}};
+#define N_PORTS 4
+static unsigned ports[N_PORTS];
 
 static void write_file(const char *path, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void write_file(const char *path, const char *fmt, ...)
@@ -29,14 +37,66 @@ static void write_file(const char *path, const char *fmt, ...)
     assert_int_equal(fclose(f), 0);
 }
 
-#define LISTENERS                                                                                            \
-    "[listen a]\nport = 81\nprotocol = websocket\n"                                                          \
-    "[listen b]\nport = 82\nprotocol = text\n"
+/* @a and so on are free ports. */
+#define LISTEN_A  "[listen a]\naddress = 127.0.0.1\nport = @a\nprotocol = websocket\n"
+#define LISTEN_B  "[listen b]\naddress = 127.0.0.1\nport = @b\nprotocol = text\n"
+#define LISTEN_C  "[listen c]\naddress = 127.0.0.1\nport = @c\nprotocol = tcp\n"
+#define LISTENERS LISTEN_A LISTEN_B
 
-static void write_conf(const char *gateway, const char *listeners)
+static void write_conf(const char *gateway, const char *sections)
 {
-    write_file(conf, "[gateway]\nruntime_dir = %s\nban_file = %s/no_bans\n%s%s", dir, dir, gateway,
-               listeners);
+    char text[2048];
+    size_t n = 0;
+    for (; *sections != '\0'; sections++) {
+        if (*sections == '@') {
+            sections++;
+            n += (size_t)snprintf(text + n, sizeof text - n, "%u", ports[*sections - 'a']);
+        } else {
+            text[n++] = *sections;
+        }
+    }
+    text[n] = '\0';
+    write_file(conf, "[gateway]\nruntime_dir = %s\nban_file = %s/no_bans\n%s%s", dir, dir, gateway, text);
+}
+
+static unsigned free_port(int *ret_fd)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof a;
+    *ret_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(*ret_fd, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(getsockname(*ret_fd, (struct sockaddr *)&a, &len), 0);
+    return ntohs(a.sin_port);
+}
+
+static void find_ports(void)
+{
+    int fds[N_PORTS];
+    for (unsigned i = 0; i < N_PORTS; i++)
+        ports[i] = free_port(&fds[i]);
+    for (unsigned i = 0; i < N_PORTS; i++)
+        close(fds[i]);
+}
+
+static void open_listeners(void)
+{
+    struct config_error err = {0};
+    struct listeners *next;
+    listeners_init(&listeners);
+    listeners.plan = &plan;
+    listeners.opener = getpid();
+    assert_int_equal(listeners_prepare(&listeners, &cfg, 0, &next, &err), 0);
+    listeners_commit(&listeners, next);
+}
+
+static bool is_listening(unsigned port)
+{
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool good = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    close(fd);
+    return good;
 }
 
 static int set_up(void **state)
@@ -47,8 +107,11 @@ static int set_up(void **state)
     snprintf(conf, sizeof conf, "%s/conf", dir);
     snprintf(list, sizeof list, "%s/list", dir);
     snprintf(log_file, sizeof log_file, "%s/log", dir);
+    find_ports();
     write_conf("retry_after = 20\n", LISTENERS);
     assert_int_equal(config_load(conf, &cfg, &err), 0);
+    open_listeners();
+    generation = 0;
     assert_int_equal(check_files(&cfg, (struct slice){NULL, 0}, &files, &err), 0);
     struct log_options opt = {.level = LOG_INFO, .path = log_file};
     return log_open(&opt);
@@ -62,6 +125,8 @@ static int tear_down(void **state)
     unlink(log_file);
     files_free(files);
     config_fini(&cfg);
+    listeners_close(&listeners);
+    bytes_fini(&report.json);
     return rmdir(dir);
 }
 
@@ -81,11 +146,28 @@ static void assert_logged(const char *text)
         fail_msg("not in the log: %s\n%s", text, logged());
 }
 
+static int reload_once(void)
+{
+    generation++;
+    const struct reload_target t = {
+        .cfg = &cfg, .files = &files, .listeners = &listeners, .generation = generation};
+    bytes_fini(&report.json);
+    return reload(&t, &report);
+}
+
+static void assert_reported(const char *text)
+{
+    bytes_append_byte(&report.json, '\0');
+    if (strstr((const char *)report.json.data, text) == NULL)
+        fail_msg("not in the report: %s\n%s", text, report.json.data);
+    report.json.len--;
+}
+
 /* And what goes to the shards is the text as it stands in the file. */
 static void assert_reloads(void)
 {
     struct files *theirs;
-    int fd = reload(&cfg, &files);
+    int fd = reload_once();
     if (fd < 0)
         fail_msg("%s", logged());
     assert_int_equal(files_open(fd, &theirs), 0);
@@ -99,7 +181,8 @@ static void assert_reloads(void)
 static void assert_refused(void)
 {
     const struct files *before = files;
-    assert_true(reload(&cfg, &files) < 0);
+    assert_true(reload_once() < 0);
+    assert_reported("\"changed\":[],\"added\":[],\"removed\":[],\"problems\":[\"");
     assert_ptr_equal(files, before);
     assert_int_equal(cfg.gateway.retry_after, 20);
     assert_int_equal(cfg.gateway.line.retry_after, 4);
@@ -173,30 +256,67 @@ static void lists_are_looked_at(void **state)
 
 static void certificates_are_looked_at(void **state)
 {
-    char listeners[512];
+    char sections[512];
     write_file(list, "no certificate\n");
-    snprintf(listeners, sizeof listeners, LISTENERS "tls_certificate = %s\n", list);
-    write_conf("retry_after = 30\n", listeners);
+    snprintf(sections, sizeof sections, LISTENERS "tls_certificate = %s\n", list);
+    write_conf("retry_after = 30\n", sections);
     assert_refused();
     assert_logged("[listen b] tls_certificate");
 }
 
-static void listeners_stay(void **state)
+static void listeners_come_and_go(void **state)
 {
-    write_conf("retry_after = 30\n", LISTENERS "[listen c]\nport = 83\nprotocol = tcp\n");
+    write_conf("retry_after = 21\n", LISTEN_A LISTEN_C);
+    assert_reloads();
+    assert_logged("listener_added name=c address=127.0.0.1");
+    assert_logged("listener_removed name=b address=127.0.0.1");
+    assert_logged("listeners_added=1 listeners_removed=1");
+    assert_reported(
+        "{\"changed\":[{\"section\":\"gateway\",\"key\":\"retry_after\",\"live\":true}],\"added\":[\"c\"],"
+        "\"removed\":[\"b\"],\"problems\":[]}");
+    assert_int_equal(cfg.n_listeners, 2);
+    assert_string_equal(cfg.listen[1].name, "c");
+    assert_true(is_listening(ports[0]) && !is_listening(ports[1]) && is_listening(ports[2]));
+    assert_int_equal(listeners.list[0].since, 0);
+    assert_int_equal(listeners.list[1].since, 1);
+    write_conf("retry_after = 21\n", LISTEN_C LISTEN_A);
+    assert_reloads();
+    assert_reported("{\"changed\":[],\"added\":[],\"removed\":[],\"problems\":[]}");
+    assert_string_equal(cfg.listen[0].name, "c");
+    assert_true(is_listening(ports[0]) && is_listening(ports[2]));
+}
+
+static void a_listener_with_another_port_is_another_one(void **state)
+{
+    write_conf("stuck_timeout = 9\n",
+               LISTEN_A "[listen b]\naddress = 127.0.0.1\nport = @c\nprotocol = text\nidle_timeout = 3\n");
+    assert_reloads();
+    assert_reported("{\"section\":\"gateway\",\"key\":\"stuck_timeout\",\"live\":false}");
+    assert_reported("{\"section\":\"listen b\",\"key\":\"port\",\"live\":true}");
+    assert_reported("{\"section\":\"listen b\",\"key\":\"idle_timeout\",\"live\":true}");
+    assert_reported("\"added\":[\"b\"],\"removed\":[\"b\"]");
+    assert_true(!is_listening(ports[1]) && is_listening(ports[2]));
+    assert_int_equal(cfg.listen[1].idle_timeout, 3);
+}
+
+static void a_listener_that_cannot_be_changes_nothing(void **state)
+{
+    int fd;
+    unsigned taken = free_port(&fd);
+    assert_int_equal(listen(fd, 1), 0);
+    ports[3] = taken;
+    write_conf("retry_after = 30\n",
+               LISTEN_A LISTEN_C "[listen d]\naddress = 127.0.0.1\nport = @d\nprotocol = text\n");
     assert_refused();
-    assert_logged("[listen c]");
-    assert_logged("a new listener");
-    write_conf("retry_after = 30\n", "[listen a]\nport = 81\nprotocol = websocket\n");
-    assert_refused();
-    assert_logged("[listen b]");
-    assert_logged("is gone");
+    assert_logged(":15: [listen d] port: 127.0.0.1 port");
+    assert_reported(":15: [listen d] port: 127.0.0.1 port");
+    assert_int_equal(cfg.n_listeners, 2);
+    assert_true(is_listening(ports[0]) && is_listening(ports[1]) && !is_listening(ports[2]));
+    close(fd);
     write_conf("retry_after = 30\n", "");
     assert_refused();
-    write_conf("retry_after = 30\n",
-               "[listen b]\nport = 82\nprotocol = text\n[listen a]\nport = 81\nprotocol = websocket\n");
-    assert_refused();
-    assert_logged("another order");
+    assert_logged("no listener");
+    assert_true(is_listening(ports[0]) && is_listening(ports[1]));
 }
 
 /* The file alone would be right, and so was the one before. */
@@ -209,22 +329,17 @@ static void old_and_new_must_go_together(void **state)
     data[sizeof data - 1] = '\0';
     snprintf(gateway, sizeof gateway, "retry_after = 20\nping_data = %s\nping_mode = websocket\n", data);
     write_conf(gateway, LISTENERS);
-    assert_true(reload(&cfg, &files) < 0);
+    assert_true(reload_once() < 0);
     assert_string_equal(cfg.gateway.ping_data, "");
-    /* Its port changes with the next start only, and until then both would be on one. */
-    write_conf("",
-               "[listen a]\nport = 81\nprotocol = websocket\npath = /a\n[listen b]\nport = 81\nprotocol = "
-               "websocket\npath = /b\n");
-    struct config_error err = {0};
-    files_free(files);
-    config_fini(&cfg);
-    assert_int_equal(config_load(conf, &cfg, &err), 0);
-    assert_int_equal(check_files(&cfg, (struct slice){NULL, 0}, &files, &err), 0);
-    write_conf("",
-               "[listen a]\nport = 81\nprotocol = websocket\n[listen b]\nport = 82\nprotocol = websocket\n");
-    assert_true(reload(&cfg, &files) < 0);
-    assert_string_equal(cfg.listen[0].path, "/a");
-    assert_string_equal(cfg.listen[1].path, "/b");
+    /* The internal port changes with the next start only, and until then both would be on one. */
+    snprintf(gateway, sizeof gateway, "start_port = %u\n", ports[3]);
+    char listener[128];
+    snprintf(listener, sizeof listener, LISTEN_A "[listen b]\nport = %u\nprotocol = text\n",
+             (unsigned)cfg.gateway.start_port);
+    write_conf(gateway, listener);
+    assert_true(reload_once() < 0);
+    assert_logged("is the internal port");
+    assert_int_equal(cfg.listen[1].port, ports[1]);
 }
 
 /* Ticket keys of the file that was named at the start. */
@@ -247,7 +362,9 @@ int main(void)
         TEST(a_missing_file_is_a_mistake),
         TEST(lists_are_looked_at),
         TEST(certificates_are_looked_at),
-        TEST(listeners_stay),
+        TEST(listeners_come_and_go),
+        TEST(a_listener_with_another_port_is_another_one),
+        TEST(a_listener_that_cannot_be_changes_nothing),
         TEST(old_and_new_must_go_together),
         TEST(a_file_that_waits_for_a_restart_is_not_asked_for),
     };

@@ -21,6 +21,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -157,12 +158,17 @@ static int add_with_arguments(scmp_filter_ctx ctx)
         {SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, TCGETS)}, /* isatty */
         {SCMP_SYS(socketpair), SCMP_A0(SCMP_CMP_EQ, AF_UNIX)},
     };
+    /* A core file of a process that has changed its user (stack_dump.c). */
+    const struct scmp_arg_cmp dumpable[] = {SCMP_A0(SCMP_CMP_EQ, PR_SET_DUMPABLE), SCMP_A1(SCMP_CMP_EQ, 1)};
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         int r = add(ctx, rules[i].call, 1, &rules[i].arg);
         if (r < 0)
             return r;
     }
-    return 0;
+    /* Who answers questions steps behind those who serve clients: itself, and no other process. */
+    const struct scmp_arg_cmp nicer[] = {SCMP_A0(SCMP_CMP_EQ, PRIO_PROCESS), SCMP_A1(SCMP_CMP_EQ, 0)};
+    int r = add(ctx, SCMP_SYS(prctl), 2, dumpable);
+    return r == 0 ? add(ctx, SCMP_SYS(setpriority), 2, nicer) : r;
 }
 
 static int build(scmp_filter_ctx ctx)

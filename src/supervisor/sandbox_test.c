@@ -20,6 +20,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -67,6 +68,8 @@ static int tear_down_all(void **state)
 }
 
 /* Runs it as a shard would; its wait status. */
+static struct shard_crash crash;
+
 static int in_sandbox(int (*run)(void))
 {
     int wstatus;
@@ -77,7 +80,7 @@ static int in_sandbox(int (*run)(void))
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         if (log_open(&opt) < 0)
             _exit(100);
-        stack_dump_install("shard 0", stacks);
+        stack_dump_install("shard 0", stacks, &crash);
         if (sandbox_enter("shard 0") < 0)
             _exit(101);
         exit(run());
@@ -156,10 +159,9 @@ static int take_memory(void)
 static int take_settings(void)
 {
     int pair[2];
-    uint64_t generation;
+    struct settings got;
     LOOK(settings_open(pair) == 0);
-    int fd = settings_receive(pair[0], &generation);
-    LOOK(fd == -EAGAIN);
+    LOOK(settings_receive(pair[0], &got) == -EAGAIN);
     return 0;
 }
 
@@ -167,13 +169,13 @@ static int memfd, settings[2];
 
 static int take_files(void)
 {
-    uint64_t generation;
+    struct settings s;
     struct files *got;
-    int fd = settings_receive(settings[0], &generation);
-    LOOK(fd >= 0 && files_open(fd, &got) == 0);
+    LOOK(settings_receive(settings[0], &s) == 0 && files_open(s.files_fd, &got) == 0);
     LOOK(slice_eq_str(files_config_text(got), "[gateway]\n"));
+    LOOK(s.n_listeners == 1 && accept4(s.listeners[0].fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) >= 0);
     files_free(got);
-    close(fd);
+    settings_close(&s);
     return 0;
 }
 
@@ -217,9 +219,20 @@ static void new_settings_can_be_taken(void **state)
 {
     assert_int_equal(settings_open(settings), 0);
     memfd = files_to_fd(files);
-    assert_int_equal(settings_send(settings[1], 1, memfd), 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof a;
+    int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listening, (struct sockaddr *)&a, len), 0);
+    assert_int_equal(listen(listening, 1), 0);
+    assert_int_equal(getsockname(listening, (struct sockaddr *)&a, &len), 0);
+    assert_int_equal(connect(client, (struct sockaddr *)&a, len), 0);
+    struct settings s = {
+        .generation = 1, .files_fd = memfd, .n_listeners = 1, .listeners = {{.socket = 1, .fd = listening}}};
+    assert_int_equal(settings_send(settings[1], &s), 0);
     assert_runs(take_files);
     assert_null(strstr(logged(), "sandbox:"));
+    close(listening);
+    close(client);
     close(memfd);
     close(settings[0]);
     close(settings[1]);
@@ -258,6 +271,9 @@ static int do_evil(void)
     mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     LOOK(mem != MAP_FAILED && mprotect(mem, 4096, PROT_READ | PROT_EXEC) == -1 && errno == EPERM);
     LOOK(prctl(PR_SET_DUMPABLE, 0) == -1 && errno == EPERM);
+    LOOK(setpriority(PRIO_PROCESS, 0, 5) == 0);
+    LOOK(setpriority(PRIO_PROCESS, (id_t)getppid(), 5) == -1 && errno == EPERM);
+    LOOK(prctl(PR_SET_DUMPABLE, 1) == 0); /* at the end, for a core file */
     LOOK(chmod(log_path, 0777) == -1 && errno == EPERM);
     LOOK(unlink(log_path) == -1 && errno == EPERM);
     LOOK(syscall(SYS_bpf, 0, NULL, 0) == -1 && errno == EPERM);

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,13 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-static uint32_t *stacks; /* shared with the children */
+#include "base/assert.h"
+#include "supervisor/build.h"
+
+static struct shared {
+    uint32_t stacks;
+    struct shard_crash crash;
+} * shared; /* with the children */
 
 /* In a child whose log is a pipe: what it wrote, and its wait status. */
 static int in_child(void (*work)(void), char *ret_log, size_t cap)
@@ -23,13 +30,13 @@ static int in_child(void (*work)(void), char *ret_log, size_t cap)
     size_t len = 0;
 
     assert_int_equal(pipe(fds), 0);
-    *stacks = 0;
+    *shared = (struct shared){0};
     pid_t pid = fork();
     if (pid == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
         dup2(fds[1], STDERR_FILENO);
-        stack_dump_install("shard 5", stacks);
+        stack_dump_install("shard 5", &shared->stacks, &shared->crash);
         work();
         _exit(0);
     }
@@ -61,10 +68,11 @@ static void quit_writes_a_stack_and_goes_on(void **state)
     char log[16384];
     int wstatus = in_child(quit_twice, log, sizeof log);
     assert_true(WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0);
-    assert_int_equal(*stacks, 2);
+    assert_int_equal(shared->stacks, 2);
     assert_int_equal(count(log, "stack of shard 5, pid "), 2);
     assert_int_equal(count(log, ", signal 3:\n"), 2);
-    assert_true(count(log, "[0x") >= 8); /* frames */
+    assert_true(count(log, "[0x") >= 8);       /* frames */
+    assert_int_equal(shared->crash.signal, 0); /* it was none */
 }
 
 /* sanitizers have handlers of their own for what they find */
@@ -90,8 +98,14 @@ static void assert_dies_with_a_stack(void (*work)(void), int sig)
     int wstatus = in_child(work, log, sizeof log);
     assert_true(WIFSIGNALED(wstatus));
     assert_int_equal(WTERMSIG(wstatus), sig);
-    assert_int_equal(*stacks, 1);
+    assert_int_equal(shared->stacks, 1);
     assert_int_equal(count(log, "stack of shard 5, pid "), 1);
+    assert_int_equal(shared->crash.signal, sig);
+    assert_true(shared->crash.pid > 0 && shared->crash.unix_ms > 0 && shared->crash.loop_ms > 0);
+    assert_true(shared->crash.base == build_base());
+    assert_true(shared->crash.n_frames >= 4 && shared->crash.n_frames <= CRASH_FRAMES_MAX);
+    for (unsigned i = 0; i < shared->crash.n_frames; i++)
+        assert_true(shared->crash.frames[i] != 0);
 }
 
 static void send_segv(void)
@@ -102,6 +116,34 @@ static void send_segv(void)
 static void send_abort(void)
 {
     kill(getpid(), SIGABRT);
+}
+
+static void touch_nothing(void)
+{
+    volatile uintptr_t nowhere = 0x18;
+    *(volatile int *)nowhere = 1;
+}
+
+static void fail_an_assertion(void)
+{
+    ASSERT(1 + 1 == 3);
+}
+
+static void the_record_says_where_and_why(void **state)
+{
+    assert_dies_with_a_stack(touch_nothing, SIGSEGV);
+    assert_int_equal(shared->crash.address, 0x18);
+    assert_int_equal(shared->crash.code, SEGV_MAPERR);
+    assert_string_equal(shared->crash.assertion, "");
+    bool found = false;
+    for (unsigned i = 0; i < shared->crash.n_frames; i++) {
+        uint64_t into = shared->crash.frames[i] - (uintptr_t)touch_nothing;
+        found |= into < 64;
+    }
+    assert_true(found);
+    assert_dies_with_a_stack(fail_an_assertion, SIGABRT);
+    assert_non_null(strstr(shared->crash.assertion, "1 + 1 == 3 ("));
+    assert_non_null(strstr(shared->crash.assertion, "stack_dump_test.c:"));
 }
 
 static void a_crash_ends_by_its_signal(void **state)
@@ -119,10 +161,11 @@ int main(void)
         cmocka_unit_test(quit_writes_a_stack_and_goes_on),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
         cmocka_unit_test(a_crash_ends_by_its_signal),
+        cmocka_unit_test(the_record_says_where_and_why),
 #endif
     };
-    stacks = mmap(NULL, sizeof *stacks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (stacks == MAP_FAILED)
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

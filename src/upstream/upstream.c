@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/json_writer.h"
 #include "upstream/upstream_priv.h"
 
 void upstream_message_fini(struct upstream_message *m)
@@ -74,4 +75,65 @@ void upstream_free(struct upstream *u)
 {
     if (u != NULL)
         u->ops->free(u);
+}
+
+/* ---- to be seen and steered */
+
+uint64_t upstream_list_workers(struct upstream *u, struct json_writer *w, uint64_t cursor, uint32_t limit,
+                               size_t bytes_max)
+{
+    return u->ops->list_workers(u, w, cursor, limit, bytes_max);
+}
+
+void upstream_list_tables(struct upstream *u, struct json_writer *w)
+{
+    u->ops->list_tables(u, w);
+}
+
+void upstream_describe_client(struct upstream *u, const struct upstream_client *c, struct json_writer *w,
+                              bool full)
+{
+    u->ops->describe_client(u, c, w, full);
+}
+
+int upstream_drain_worker(struct upstream *u, struct slice key, bool on, uint32_t over_ms)
+{
+    return u->ops->drain_worker(u, key, on, over_ms);
+}
+
+uint32_t upstream_rebalance(struct upstream *u, uint32_t over_ms)
+{
+    return u->ops->rebalance(u, over_ms);
+}
+
+const char *upstream_check(struct upstream *u, uint64_t *position, unsigned steps)
+{
+    return u->ops->check(u, position, steps);
+}
+
+void upstream_measure(struct upstream *u)
+{
+    u->ops->measure(u);
+}
+
+static void write_number(struct json_writer *w, const char *key, uint64_t value)
+{
+    json_key(w, key);
+    if (value == UINT64_MAX)
+        json_write_null(w);
+    else
+        json_uint(w, value);
+}
+
+void json_table(struct json_writer *w, unsigned shard, const char *name, uint64_t used, uint64_t peak,
+                uint64_t capacity, uint64_t bytes)
+{
+    json_begin(w, '{');
+    json_member_uint(w, "shard", shard);
+    json_member_str(w, "name", name);
+    write_number(w, "used", used);
+    write_number(w, "peak", peak);
+    write_number(w, "capacity", capacity);
+    write_number(w, "bytes", bytes);
+    json_end(w, '}');
 }

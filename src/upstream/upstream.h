@@ -13,6 +13,8 @@
 #include "base/bytes.h"
 #include "common/config.h"
 #include "common/counters.h"
+#include "common/histograms.h"
+#include "common/shard_crash.h"
 #include "net/net.h"
 #include "session/directory.h"
 
@@ -41,6 +43,8 @@ struct upstream_client {
                           * does
                           */
     bool paused : 1;     /* not read until its worker reads: upstream_host_ops.resume follows */
+    bool traced : 1;     /* the shard's: commands that concern it are told to host->traced */
+    uint8_t told_epoch;  /* its worker's, at its last event */
 };
 
 /* What is sent to clients, framed at most once per form (the host's business) and shared by reference. */
@@ -82,6 +86,11 @@ struct upstream_host_ops {
     /* How many more deliveries fit into this turn; at 0 whoever delivers goes on in the next one. to_many:
      * for a fan-out, which leaves some room to what is sent to single clients beside it. */
     unsigned (*room)(struct upstream_host *h, bool to_many);
+    /* A command of a worker or GatewayClient concerns c, which is traced (upstream_client.traced): what the
+     * command is called, its number of bytes, and who sent it. Called before it has its effect. */
+    void (*traced)(struct upstream_client *c, const char *command, size_t len, const char *sender);
+    /* c has been bound to that uid, and was not before. May be NULL. */
+    void (*uid_bound)(struct upstream_client *c, const void *uid, size_t len);
 };
 
 /* What an upstream may use of its shard. Lives as long as the shard. */
@@ -96,9 +105,44 @@ struct upstream_host {
     const struct node *node;
     unsigned shard;
     bool wake_always; /* mesh_options.wake_always */
+    bool
+        tracing; /* some clients may have `traced` set: while it is false, nobody looks at them. The host's */
+    struct histograms *histograms; /* NULL: nobody wants them */
+    struct shard_crash *crash;     /* last commands go there; NULL: nowhere */
     struct estate *estate;
     void *estate_mem; /* NULL: the estate is in private memory, there is nothing to inherit */
 };
+
+/* ---- to be seen and steered (common/control.h; what the JSON says: docs/ADMIN-API.md) */
+struct json_writer;
+
+/* The rows of workers whose links this shard has, from `cursor` on, until `limit` rows or `bytes_max` bytes
+ * are there; the next cursor, 0: that was all. */
+uint64_t upstream_list_workers(struct upstream *u, struct json_writer *w, uint64_t cursor, uint32_t limit,
+                               size_t bytes_max);
+/* A row of the tables; UINT64_MAX: not known. */
+void json_table(struct json_writer *w, unsigned shard, const char *name, uint64_t used, uint64_t peak,
+                uint64_t capacity, uint64_t bytes);
+/* Rows of its own tables: links, workers, gathers, parked, ...: json_table(). */
+void upstream_list_tables(struct upstream *u, struct json_writer *w);
+/* c is bound to the worker of that key (as shown: "ip:key"). */
+bool upstream_is_bound_to(const struct upstream_client *c, struct slice key);
+/* Members of c's row: "worker" (key or null); in full also what waits for it here. */
+void upstream_describe_client(struct upstream *u, const struct upstream_client *c, struct json_writer *w,
+                              bool full);
+/* That worker (by key) drains: nobody is bound to it any more unless there is no other, and who is bound is
+ * bound to others within over_ms; or not any more. In every shard, whether or not the link is here. The
+ * bindings of clients here, moved evenly over the time. -ENOENT: no such worker is known here. */
+int upstream_drain_worker(struct upstream *u, struct slice key, bool on, uint32_t over_ms);
+/* Bindings of this shard's clients move within over_ms from workers that have more than their part to those
+ * that have less. Returns how many are going to move: its part of what the node needs, so that the sum over
+ * the shards is right. 0 with the router client_hash: there a client's worker follows from its address. */
+uint32_t upstream_rebalance(struct upstream *u, uint32_t over_ms);
+/* Compares its tables with each other and with the directory, in slices: *position 0 to begin with. NULL:
+ * nothing wrong in this slice; else a static text. *position is 0 again when that was the last one. */
+const char *upstream_check(struct upstream *u, uint64_t *position, unsigned steps);
+/* Figures that cost more than a store to keep true (gauges links_*_bytes, mesh_ring_*); once a second. */
+void upstream_measure(struct upstream *u);
 
 /* ---- from the shard to the upstream */
 

@@ -14,6 +14,15 @@ struct upstream_ops {
     struct net_listener *(*listener)(struct upstream *u);
     bool (*has_worker)(const struct upstream *u);
     bool (*is_flushed)(const struct upstream *u);
+    uint64_t (*list_workers)(struct upstream *u, struct json_writer *w, uint64_t cursor, uint32_t limit,
+                             size_t bytes_max);
+    void (*list_tables)(struct upstream *u, struct json_writer *w);
+    void (*describe_client)(struct upstream *u, const struct upstream_client *c, struct json_writer *w,
+                            bool full);
+    int (*drain_worker)(struct upstream *u, struct slice key, bool on, uint32_t over_ms);
+    uint32_t (*rebalance)(struct upstream *u, uint32_t over_ms);
+    const char *(*check)(struct upstream *u, uint64_t *position, unsigned steps);
+    void (*measure)(struct upstream *u);
     void (*finish)(struct upstream *u);
     bool (*is_finished)(const struct upstream *u);
     void (*free)(struct upstream *u);

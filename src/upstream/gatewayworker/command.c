@@ -32,10 +32,24 @@ static struct upstream_client *client_by_id(struct gatewayworker *gw, uint32_t i
     return m != NULL ? CONTAINER_OF(m, struct upstream_client, member) : NULL;
 }
 
+void command_traced(struct link *l, const struct gw_packet *p, struct upstream_client *c)
+{
+    l->gw->up.host->ops->traced(c, gw_cmd_name(p->cmd), p->pack_len, link_sender(l));
+}
+
+/* As client_by_id; a trace of it is told. */
+static struct upstream_client *asked_for(struct link *l, const struct gw_packet *p)
+{
+    struct upstream_client *c = client_by_id(l->gw, p->connection_id);
+    if (c != NULL && gw_is_traced(l->gw, c))
+        command_traced(l, p, c);
+    return c;
+}
+
 /* The client that a command is about, or NULL: it is gone. */
 static struct upstream_client *addressee(struct link *l, const struct gw_packet *p)
 {
-    struct upstream_client *c = client_by_id(l->gw, p->connection_id);
+    struct upstream_client *c = asked_for(l, p);
     if (c == NULL)
         counter_drop(l->gw->up.host->counters, DROP_client_gone);
     return c;
@@ -184,7 +198,7 @@ static void update_session(struct link *l, const struct gw_packet *p)
 
 static void get_session(struct link *l, const struct gw_packet *p)
 {
-    struct upstream_client *c = client_by_id(l->gw, p->connection_id);
+    struct upstream_client *c = asked_for(l, p);
     struct slice reply = SLICE_STR("N;");
     if (c != NULL)
         reply = is_empty(gw_session_of(c)) ? SLICE_STR("a:0:{}") : gw_session_of(c);
@@ -193,8 +207,7 @@ static void get_session(struct link *l, const struct gw_packet *p)
 
 static void is_online(struct link *l, const struct gw_packet *p)
 {
-    struct slice reply =
-        client_by_id(l->gw, p->connection_id) != NULL ? SLICE_STR("i:1;") : SLICE_STR("i:0;");
+    struct slice reply = asked_for(l, p) != NULL ? SLICE_STR("i:1;") : SLICE_STR("i:0;");
     gather_reply(l, reply);
 }
 
@@ -215,6 +228,8 @@ static void bind_uid(struct link *l, const struct gw_packet *p)
         command_refused(l, p, "no memory");
         is_new = false;
     }
+    if (is_new && l->gw->up.host->ops->uid_bound != NULL)
+        l->gw->up.host->ops->uid_bound(c, p->ext.data, p->ext.len);
     replace_bound(l, is_new ? c : NULL, p->ext);
 }
 
@@ -251,10 +266,26 @@ static void leave_group(struct link *l, const struct gw_packet *p)
         directory_group_leave(l->gw->up.host->directory, &c->member, p->ext.data, p->ext.len);
 }
 
+static void trace_group(struct link *l, const struct gw_packet *p)
+{
+    struct directory *d = l->gw->up.host->directory;
+    struct member_cursor cursor;
+    struct member *m;
+    directory_group_begin(d, p->ext.data, p->ext.len, &cursor);
+    while ((m = member_cursor_next(&cursor)) != NULL) {
+        struct upstream_client *c = CONTAINER_OF(m, struct upstream_client, member);
+        if (c->traced)
+            command_traced(l, p, c);
+    }
+    member_cursor_end(d, &cursor);
+}
+
 static void ungroup(struct link *l, const struct gw_packet *p)
 {
     if (!is_group_name(l, p))
         return;
+    if (__builtin_expect(l->gw->up.host->tracing, 0))
+        trace_group(l, p);
     if (!l->is_stand_in)
         peers_send_command(l, peers_with_group(l->gw, p->ext), 0, p);
     directory_group_dissolve(l->gw->up.host->directory, p->ext.data, p->ext.len);
@@ -307,8 +338,24 @@ static bool forwarded(struct link *l, const struct gw_packet *p)
     return true;
 }
 
+/* Should we die of it, it can be seen what it was. In place: it is done for every command. */
+static void note(const struct link *l, const struct gw_packet *p)
+{
+    const struct gatewayworker *gw = l->gw;
+    struct shard_crash *crash = gw->crash;
+    struct crash_command *at = &crash->commands[crash->n_commands % CRASH_COMMANDS];
+    at->loop_ns = loop_now_ns(gw->up.host->loop);
+    at->link = l->number;
+    at->connection_id = p->connection_id;
+    at->len = p->pack_len;
+    at->cmd = p->cmd;
+    at->shard = l->is_stand_in ? l->shard : (uint8_t)gw->me;
+    crash->n_commands++;
+}
+
 bool command_execute(struct link *l, const struct gw_packet *p)
 {
+    note(l, p);
     if (__builtin_expect(!l->authorized, 0) && p->cmd != GW_CMD_WORKER_CONNECT &&
         p->cmd != GW_CMD_GATEWAY_CLIENT_CONNECT) {
         unauthorized(l, p);

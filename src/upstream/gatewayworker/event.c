@@ -51,6 +51,7 @@ static bool emit(struct gatewayworker *gw, struct upstream_client *c, const stru
         return park_event(gw, c, p);
     if (__builtin_expect(c->parked != NULL, 0))
         park_release(gw, c->parked, w);
+    worker_told(w, c);
     if (!worker_put_event(w, p))
         return false;
     event_count(gw, p->cmd);
@@ -149,7 +150,7 @@ bool event_client_blocked(struct upstream *u, struct upstream_client *c)
         worker_pause(c);
         return true;
     }
-    if (gw_config(gw)->worker_backpressure == WORKER_BACKPRESSURE_CLOSE) {
+    if (gw_config(gw)->worker_backpressure == WORKER_BACKPRESSURE_CLOSE && !w->holds) {
         u->host->ops->close(c, CLOSE_worker_slow);
         return false;
     }

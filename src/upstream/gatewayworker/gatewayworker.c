@@ -98,12 +98,15 @@ static void gatewayworker_free(struct upstream *u)
     timer_cancel(loop, &gw->ping_timer);
     timer_cancel(loop, &gw->settle_timer);
     timer_cancel(loop, &gw->finish_timer);
+    steer_fini(gw);
     loop_task_remove(loop, &gw->rebind_task);
     loop_task_remove(loop, &gw->resume_task);
     loop_task_remove(loop, &gw->unpark_task);
     loop_task_remove(loop, &gw->waiting_task);
     loop_hook_remove(loop, &gw->flush_hook);
     gw_args_fini(&gw->args);
+    free(gw->own_histograms);
+    free(gw->own_crash);
     free(gw->workers);
     free(gw->numbers);
     free(gw->link_table);
@@ -133,6 +136,13 @@ static const struct upstream_ops gatewayworker_ops = {
     .client_closed = event_closed,
     .has_worker = has_worker,
     .is_flushed = is_flushed,
+    .list_workers = inspect_workers,
+    .list_tables = inspect_tables,
+    .describe_client = inspect_client,
+    .drain_worker = steer_drain,
+    .rebalance = steer_rebalance,
+    .check = check_slice,
+    .measure = inspect_measure,
     .finish = finish,
     .is_finished = is_finished,
     .free = gatewayworker_free,
@@ -159,10 +169,24 @@ static void init(struct gatewayworker *gw, const struct gatewayworker_options *o
     list_init(&gw->leaving);
     list_init(&gw->late_closes);
     link_queue_init(&gw->homeless.queue, opt->host->estate);
+    steer_init(gw);
     /* PHP's rule: workers on this machine need no keep-alive. */
     if (gw->head.local_ip != UINT32_C(0x7f000001))
         timer_set(opt->host->loop, &gw->ping_timer, gw_config(gw)->worker_ping_interval * 1000,
                   worker_ping_all);
+}
+
+/* Who does not want to see anything gets places to write to that nobody reads, so that nobody has to ask. */
+static int open_figures(struct gatewayworker *gw)
+{
+    const struct upstream_host *host = gw->up.host;
+    if (host->histograms == NULL)
+        gw->own_histograms = calloc(1, sizeof *gw->own_histograms);
+    if (host->crash == NULL)
+        gw->own_crash = calloc(1, sizeof *gw->own_crash);
+    gw->histograms = host->histograms != NULL ? host->histograms : gw->own_histograms;
+    gw->crash = host->crash != NULL ? host->crash : gw->own_crash;
+    return gw->histograms != NULL && gw->crash != NULL ? 0 : -ENOMEM;
 }
 
 struct upstream *gatewayworker_new(const struct gatewayworker_options *opt, int *ret_err)
@@ -173,7 +197,9 @@ struct upstream *gatewayworker_new(const struct gatewayworker_options *opt, int 
         return NULL;
     }
     init(gw, opt);
-    int err = peers_open(gw);
+    int err = open_figures(gw);
+    if (err == 0)
+        err = peers_open(gw);
     if (err == 0 && opt->listens)
         err = link_listen(gw, opt->internal_fd);
     if (err == 0)

@@ -23,6 +23,7 @@
 #include "proto/gw/packet.h"
 #include "upstream/gatewayworker/gatewayworker.h"
 #include "upstream/gatewayworker/link_queue.h"
+#include "upstream/gatewayworker/meter.h"
 #include "upstream/upstream_priv.h"
 
 struct gatewayworker;
@@ -68,7 +69,11 @@ struct link {
     struct gather *gather; /* the question that is being executed, when others are asked too */
     struct list gathers;
     uint32_t n_gathers;
-    struct uid_binds *binds; /* that other shards have not executed yet (replace.c); NULL: none so far */
+    /* To be seen (inspect.c). bytes_out is also the scale of positions in the queue: all that was ever
+     * queued. */
+    uint64_t packets_in, bytes_in, events_out, bytes_out;
+    uint64_t since_ms, read_ms; /* accepted; last bytes */
+    struct uid_binds *binds;    /* that other shards have not executed yet (replace.c); NULL: none so far */
 };
 
 /* How much waits for a worker. OVERFULL: ON_CONNECT and ON_CLOSE, which pass the limit of one that does not
@@ -85,6 +90,26 @@ enum fullness { FULLNESS_NONE, FULLNESS_FULL, FULLNESS_OVERFULL };
 struct worker {
     struct gatewayworker *gw;
     struct link *link;
+    /* Which of its clients' events may still wait to be written to it (steer.c): those that were queued in
+     * this epoch or the one before. */
+    uint8_t epoch;
+    bool fence_out;     /* elsewhere: its shard has not said yet that all up to the epoch before is written */
+    bool holds;         /* elsewhere: clients that say something wait for that */
+    uint64_t epoch_end; /* here: what is queued from there on is of this epoch; elsewhere: ms, the fence was
+                           sent */
+    struct fence *fences;    /* here: of other shards; NULL: there has been none */
+    uint64_t fences_waiting; /* a bit for each */
+    struct meter meter;      /* here: how long events wait */
+    struct worker_steer {
+        bool drains;             /* we have been told so */
+        bool seen;               /* it stood in node_shared since */
+        bool told_done;          /* in the log */
+        uint32_t over_ms, first; /* clients when it began */
+        uint64_t since_ms;
+        uint32_t at;    /* of clients, those below it are looked at yet */
+        uint32_t quota; /* of a rebalance: so many have still to go */
+        uint64_t total; /* over the node; scratch of a rebalance */
+    } steer;
     struct list gone;
     uint32_t position; /* in gw->workers, when not gone */
     bool is_gone;
@@ -163,6 +188,14 @@ struct gatewayworker {
     struct homeless homeless;
     size_t parked_bytes;
     struct timer parked_timer, ping_timer, settle_timer, finish_timer;
+    struct timer steer_timer;
+    struct loop_task steer_task;
+    unsigned steer_steps;
+    struct rebalance {
+        uint64_t since_ms;
+        uint32_t over_ms, total, moved;
+        uint32_t rounds; /* left; 0: none is under way */
+    } rebalance;
     struct loop_task rebind_task, resume_task, unpark_task, waiting_task, return_task;
     struct loop_hook flush_hook;
     uint32_t round_robin;
@@ -182,6 +215,14 @@ struct gatewayworker {
     uint32_t last_question;
     uint32_t n_bases;              /* of adds_sent (peer.c) */
     struct succession *succession; /* NULL: there is nothing left to settle */
+    /* To be seen. The host's, or nobody's. */
+    struct histograms *histograms;
+    struct shard_crash *crash;
+    struct histograms *own_histograms;
+    struct shard_crash *own_crash;
+    uint32_t n_fanouts; /* short ones, of which some are measured */
+    uint32_t links_peak, workers_peak, parked_clients, parked_clients_peak;
+    size_t parked_bytes_peak;
 };
 
 static inline struct gatewayworker *gatewayworker_of(struct upstream *u)
@@ -201,6 +242,12 @@ static inline struct slice gw_session_of(const struct upstream_client *c)
 static inline void gw_count(struct gatewayworker *gw, enum counter_id id, uint64_t n)
 {
     counter_add(gw->up.host->counters, id, n);
+}
+
+/* Commands about c are told. Asked before each: nobody looks at c while nobody is traced. */
+static inline bool gw_is_traced(const struct gatewayworker *gw, const struct upstream_client *c)
+{
+    return __builtin_expect(gw->up.host->tracing, 0) && c->traced;
 }
 
 static inline bool gw_is_alone(const struct gatewayworker *gw)
@@ -240,6 +287,8 @@ void link_end(struct link *l);
 const char *link_label(const struct link *l);
 /* The peer's address, or "shard N" for a stand-in; static memory. */
 const char *link_peer_text(const struct link *l);
+/* Who says something, for people: the worker's key, or the peer. */
+const char *link_sender(const struct link *l);
 /* Something was queued: written at the end of the turn. */
 void link_touch(struct link *l);
 /* Write now what is possible. */
@@ -305,6 +354,16 @@ struct worker *worker_any(struct gatewayworker *gw);
 /* New clients are turned away: see enum fullness. */
 bool worker_is_overfull(const struct worker *w);
 void worker_unbind(struct upstream_client *c);
+/* c, which is bound, to another one that can be chosen. Between worker_choice_begin and _end. False: no
+ * memory; nothing has changed. */
+bool worker_move(struct upstream_client *c, struct worker *next);
+/* Clients bound to it, of all shards. */
+uint32_t worker_clients(const struct worker *w);
+/* An event of c has just been put into its queue, or is on its way there. */
+static inline void worker_told(const struct worker *w, struct upstream_client *c)
+{
+    c->told_epoch = w->epoch;
+}
 void worker_queue_changed(struct worker *w);
 /* Elsewhere: look again whether it is full (fullness or the backlog has changed). */
 void worker_look_at_full(struct worker *w);
@@ -321,6 +380,42 @@ void worker_rebind_all(struct timer *t);
 bool worker_rebind_slice(struct loop_task *task);
 bool worker_resume_slice(struct loop_task *task);
 void worker_ping_all(struct timer *t);
+
+/* ---- choice.c: which worker a client gets */
+/* NULL: there is none. */
+struct worker *worker_choose(struct gatewayworker *gw, const struct upstream_client *c);
+/* Around a choice and the binding that follows from it: other shards see the one with the other. */
+void worker_choice_begin(struct gatewayworker *gw);
+void worker_choice_end(struct gatewayworker *gw);
+/* Nobody is to be bound to it, if there is any other. */
+static inline bool worker_is_draining(const struct worker *w)
+{
+    return NODE_LOAD(w->gw->shared->workers[w->number].draining) != 0;
+}
+
+/* ---- steer.c: clients are moved from one worker to another while both are there */
+int steer_drain(struct upstream *u, struct slice key, bool on, uint32_t over_ms);
+uint32_t steer_rebalance(struct upstream *u, uint32_t over_ms);
+void steer_init(struct gatewayworker *gw);
+void steer_fini(struct gatewayworker *gw);
+/* w (here) has been written to; its queue may be empty now. */
+void steer_written(struct worker *w, uint64_t written);
+/* That shard wants to hear when all is written that it has sent to w by now. */
+void steer_on_fence(struct gatewayworker *gw, unsigned from, struct worker *w, uint32_t number);
+/* It is. */
+void steer_on_fenced(struct worker *w, uint32_t number);
+/* w goes. */
+void steer_forget(struct worker *w);
+/* w (here) has another link, and all that waits is in the queue of that. */
+void steer_replaced(struct worker *w);
+
+/* ---- inspect.c, check.c: what upstream.h says */
+uint64_t inspect_workers(struct upstream *u, struct json_writer *w, uint64_t cursor, uint32_t limit,
+                         size_t bytes_max);
+void inspect_tables(struct upstream *u, struct json_writer *w);
+void inspect_client(struct upstream *u, const struct upstream_client *c, struct json_writer *w, bool full);
+void inspect_measure(struct upstream *u);
+const char *check_slice(struct upstream *u, uint64_t *position, unsigned steps);
 
 /* ---- handover.c: an event to a worker, wherever its link is */
 /* Hand an event to it: to its link, to its shard, or to what is held for it. False: without memory. */
@@ -351,6 +446,10 @@ bool peer_send_event(struct worker *w, const struct slice *packet, unsigned n);
 int peer_try_event(struct worker *w, const struct slice *packet, unsigned n);
 bool peer_send_event_noted(struct worker *w, const struct slice *packet, unsigned n, struct mesh_note *note);
 void peer_ack_left(struct gatewayworker *gw, const struct worker *w);
+/* w is elsewhere: its shard is to say when all that we have sent to it is written. Number: of the fence. */
+void peer_fence(struct worker *w, uint32_t number);
+/* w is here: that shard's has been. */
+void peer_fenced(struct worker *w, unsigned shard, uint32_t number);
 /* A command of l for the clients of another shard. question: 0 for none. */
 void peer_send_command(struct link *l, unsigned shard, uint32_t question, const struct gw_packet *p);
 /* The same for each of these shards (a bit each). */
@@ -461,6 +560,8 @@ void job_free(struct job *job);
 bool command_payload(struct gatewayworker *gw, const struct gw_packet *p, struct bytes *scratch,
                      struct slice *ret);
 void command_refused(struct link *l, const struct gw_packet *p, const char *why);
+/* p concerns c, which is traced. */
+void command_traced(struct link *l, const struct gw_packet *p, struct upstream_client *c);
 
 /* ---- replace.c: one connection per uid */
 /* A command between shards: ext is the uid, body the number of the bind (u64, as this machine has it). */

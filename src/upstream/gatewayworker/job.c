@@ -11,6 +11,9 @@
 
 /* Elements of a query that are looked at in one go. */
 #define QUERY_AT_ONCE 1000
+/* A fan-out to fewer is measured once in so many times. */
+#define FANOUT_SHORT  32
+#define FANOUT_SAMPLE 16
 
 /* ---- seen_set: open addressing, at most half full */
 
@@ -250,6 +253,16 @@ static void scatter(struct job *j)
     peers_send_command(l, shards, question, &j->p);
 }
 
+/* Long ones all; of short ones, which cost little more than looking at the clock, some for all. */
+static void measure(struct job *j, size_t estimate)
+{
+    bool is_short = estimate < FANOUT_SHORT;
+    if (is_short && ++j->gw->n_fanouts % FANOUT_SAMPLE != 0)
+        return;
+    j->since_ns = loop_clock_ns(j->gw->up.host->loop);
+    j->stands_for = is_short ? FANOUT_SAMPLE : 1;
+}
+
 void job_start(struct link *l, const struct gw_packet *p, const struct job_kind *kind)
 {
     struct job small = {.kind = kind, .gw = l->gw, .link = l, .p = *p};
@@ -257,12 +270,17 @@ void job_start(struct link *l, const struct gw_packet *p, const struct job_kind 
     if (err != 0)
         command_refused(l, p,
                         err == -ENOMEM ? "no memory" : "ext_data is not the JSON that this command takes");
-    else
-        scatter(&small);
     struct job *big = NULL;
-    if (err == 0 && kind->estimate(&small) > at_once(&small))
+    size_t estimate = err == 0 ? kind->estimate(&small) : 0;
+    if (err == 0 && !is_query(kind))
+        measure(&small, estimate);
+    if (err == 0)
+        scatter(&small);
+    if (err == 0 && estimate > at_once(&small))
         big = job_sliced(&small);
     if (big != NULL) {
+        big->since_ns = small.since_ns;
+        big->stands_for = small.stands_for;
         gw_count(l->gw, kind->sliced, 1);
         l->job = big;
         loop_task_add(l->gw->up.host->loop, &big->task);
@@ -322,6 +340,8 @@ static bool fanout_step(struct job *j)
     void (*send)(struct upstream_client *, struct upstream_message *) = j->gw->up.host->ops->send;
     struct upstream_client *c;
     while ((c = targets_next(j->gw, &j->targets)) != NULL) {
+        if (gw_is_traced(j->gw, c))
+            command_traced(j->link, &j->p, c);
         send(c, &j->message);
         if (job_slice_over(j))
             return false;
@@ -331,6 +351,9 @@ static bool fanout_step(struct job *j)
 
 static void fanout_finish(struct job *j)
 {
+    if (j->since_ns != 0)
+        histogram_add_n(&j->gw->histograms->h[HISTOGRAM_fanout], HISTOGRAM_SHIFT_fanout,
+                        loop_clock_ns(j->gw->up.host->loop) - j->since_ns, j->stands_for);
     gw_count(j->gw, COUNTER_fanouts, !j->link->is_stand_in);
 }
 

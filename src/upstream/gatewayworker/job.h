@@ -58,6 +58,8 @@ struct job {
     struct gw_args args; /* when sliced */
     struct targets targets;
     /* fan-out */
+    uint64_t since_ns;   /* it began; 0: it is not measured */
+    uint32_t stands_for; /* so many fan-outs, when it is */
     struct upstream_message message;
     struct bytes scratch;
     /* query */

@@ -37,6 +37,11 @@ const char *link_peer_text(const struct link *l)
     return text;
 }
 
+const char *link_sender(const struct link *l)
+{
+    return l->worker != NULL ? l->worker->key : link_peer_text(l);
+}
+
 const char *link_label(const struct link *l)
 {
     return l->worker != NULL ? l->worker->label : "\"\"";
@@ -120,8 +125,10 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
     link_publish_count(gw);
     l->conn.ops = &link_conn_ops;
     l->authorized = gw_config(gw)->secret_key[0] == '\0';
+    l->since_ms = l->read_ms = loop_now_ms(gw->up.host->loop);
     list_append(&gw->links, &l->node);
-    gw->n_links++;
+    if (++gw->n_links > gw->links_peak)
+        gw->links_peak = gw->n_links;
     gw_count(gw, COUNTER_link_accepted, 1);
     counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
     if (!l->authorized)
@@ -212,8 +219,35 @@ void link_end(struct link *l)
 
 /* ---- out */
 
+/* Where its queue has been written up to, on the scale of bytes_out. */
+static uint64_t written_to(const struct link *l)
+{
+    return l->bytes_out - l->queue.bytes;
+}
+
+/* What is queued now is not written at once. */
+static void waits(struct link *l)
+{
+    if (l->worker != NULL && l->queue.bytes > 0)
+        meter_waits(&l->worker->meter, written_to(l), l->bytes_out, loop_now_ns(l->gw->up.host->loop));
+}
+
+/* Some of what was queued may be with the kernel now. By the turn's time: the clock itself is not read where
+ * a message of another shard may be in our queue and in its ring too. */
+static void written(struct link *l)
+{
+    struct meter *m = &l->worker->meter;
+    if (m->n > 0)
+        meter_written(m, written_to(l), l->bytes_out, loop_now_ns(l->gw->up.host->loop),
+                      &l->gw->histograms->h[HISTOGRAM_worker_queue]);
+    waits(l);
+    steer_written(l->worker, written_to(l));
+}
+
 void link_touch(struct link *l)
 {
+    if (__builtin_expect(l->write_blocked, 0))
+        waits(l);
     /* At the limit it is found out at once whether the peer reads, lest a single turn queue without bound. */
     if (l->queue.bytes >= gw_config(l->gw)->send_to_worker_buffer_size && !l->write_blocked)
         link_flush(l);
@@ -237,6 +271,8 @@ bool link_put_event(struct link *l, const struct gw_packet *p)
         memcpy(at + p->ext.len, p->body.data, p->body.len);
     link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, len);
+    l->bytes_out += len;
+    l->events_out++;
     l->grew = true;
     l->urgent |= p->cmd == GW_CMD_ON_MESSAGE;
     link_touch(l);
@@ -251,6 +287,8 @@ bool link_put_packet(struct link *l, const uint8_t *packet, size_t len)
     memcpy(at, packet, len);
     link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, len);
+    l->bytes_out += len;
+    l->events_out++;
     l->grew = true;
     l->urgent |= packet[4] == GW_CMD_ON_MESSAGE;
     link_touch(l);
@@ -276,6 +314,7 @@ void link_put_reply(struct link *l, const struct slice *parts, unsigned n)
             memcpy(at, parts[i].data, parts[i].len);
     link_queue_commit(&l->queue);
     gw_count(l->gw, COUNTER_link_bytes_out, 4 + len);
+    l->bytes_out += 4 + len;
     gw_count(l->gw, COUNTER_link_replies, 1);
     l->urgent = true;
     link_touch(l);
@@ -300,6 +339,7 @@ static bool replies_pile_up(const struct link *l)
 /* Writes until there is no room. An error is left to the read side: net tells it as closed(). */
 void link_flush(struct link *l)
 {
+    bool some = l->queue.bytes > 0;
     list_remove(&l->dirty);
     l->urgent = l->grew = false;
     l->held_turns = 0;
@@ -318,8 +358,11 @@ void link_flush(struct link *l)
     }
     if (l->read_paused && l->job == NULL && !replies_pile_up(l))
         wait_for_turn(l);
-    if (l->worker != NULL)
-        worker_queue_changed(l->worker);
+    if (l->worker == NULL)
+        return;
+    if (some)
+        written(l);
+    worker_queue_changed(l->worker);
 }
 
 static void on_writable(struct net_conn *c)
@@ -340,6 +383,18 @@ static bool may_wait(struct link *l)
     return wait;
 }
 
+/* At the end of the turn. What was queued in it has waited since its begin, or less. */
+static void flush_and_sample(struct link *l)
+{
+    struct loop *loop = l->gw->up.host->loop;
+    struct meter *m = l->worker != NULL ? &l->worker->meter : NULL;
+    bool is_new = m != NULL && m->n == 0;
+    link_flush(l);
+    if (is_new && l->queue.bytes == 0 && meter_samples(m))
+        meter_sample(m, loop_clock_ns(loop) - loop_now_ns(loop),
+                     &l->gw->histograms->h[HISTOGRAM_worker_queue]);
+}
+
 bool link_flush_all(struct loop_hook *hook)
 {
     struct gatewayworker *gw = CONTAINER_OF(hook, struct gatewayworker, flush_hook);
@@ -347,7 +402,9 @@ bool link_flush_all(struct loop_hook *hook)
         struct link *l = CONTAINER_OF(node, struct link, dirty);
         node = node->next;
         if (!may_wait(l))
-            link_flush(l);
+            flush_and_sample(l);
+        else
+            waits(l);
     }
     return !list_is_empty(&gw->dirty);
 }
@@ -415,6 +472,7 @@ static ssize_t execute_all(struct link *l, const uint8_t *data, size_t len)
             break;
         }
         used += (size_t)n;
+        l->packets_in++;
         gw_count(l->gw, COUNTER_link_packets_in, 1);
         if (!command_execute(l, &p))
             return -1;
@@ -469,6 +527,8 @@ static void on_data(struct net_conn *c, uint8_t *data, size_t len)
     if (l->ending)
         return;
     gw_count(l->gw, COUNTER_link_bytes_in, len);
+    l->bytes_in += len;
+    l->read_ms = loop_now_ms(l->gw->up.host->loop);
     if (l->in.len > l->in_done) {
         if (keep(l, data, len))
             execute_kept(l);

@@ -231,3 +231,32 @@ bool link_queue_take_packet(struct link_queue *q, struct slice *ret)
     q->bytes = 0;
     return false;
 }
+
+/* ---- to be seen */
+
+uint64_t link_queue_sum(const struct link_queue *q)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < q->count; i++)
+        sum += chunk_len(chunk_at(q, i));
+    return sum - q->written;
+}
+
+uint64_t link_queue_memory(const struct link_queue *q)
+{
+    uint64_t sum = q->cap * sizeof *q->ring + (q->spare != NULL ? estate_chunk_cap(q->spare) : 0);
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct link_chunk *c = chunk_at(q, i);
+        sum += c->events != NULL ? estate_chunk_cap(c->events) : c->reply->len;
+    }
+    return sum;
+}
+
+const char *link_queue_check(const struct link_queue *q)
+{
+    if (q->count > q->cap || (q->count > 0 && q->written > chunk_len(chunk_at(q, 0))))
+        return "a queue to a worker is written further than it goes";
+    if (q->count == 0 ? q->tail != NULL : q->tail != chunk_at(q, q->count - 1)->events)
+        return "the end of a queue to a worker is not its last chunk";
+    return link_queue_sum(q) == q->bytes ? NULL : "the bytes of a queue to a worker do not add up";
+}

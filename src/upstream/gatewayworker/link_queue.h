@@ -51,6 +51,14 @@ void link_queue_commit(struct link_queue *q);
 /* One packet of events, copied. False without memory. */
 bool link_queue_append(struct link_queue *q, struct slice packet);
 
+/* Bytes that are in it and not written, and not taken off its front: as `bytes`, counted anew. Looks at every
+ * chunk. */
+uint64_t link_queue_sum(const struct link_queue *q);
+/* Memory of its chunks. */
+uint64_t link_queue_memory(const struct link_queue *q);
+/* NULL, or what is wrong with it; of one that is only written to and read off by writing. */
+const char *link_queue_check(const struct link_queue *q);
+
 /* What comes next to be written: number of iov filled (at most max). */
 int link_queue_iov(const struct link_queue *q, struct iovec *iov, int max);
 /* All that link_queue_iov gave is about to be written. A process that is killed dies when the kernel has

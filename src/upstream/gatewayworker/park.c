@@ -17,6 +17,8 @@
 static void changed(struct gatewayworker *gw, size_t added, size_t removed)
 {
     gw->parked_bytes += added - removed;
+    if (gw->parked_bytes > gw->parked_bytes_peak)
+        gw->parked_bytes_peak = gw->parked_bytes;
     counter_set(gw->up.host->counters, COUNTER_parked_bytes, gw->parked_bytes);
 }
 
@@ -28,6 +30,8 @@ static struct parked *parked_new(struct gatewayworker *gw, struct upstream_clien
     p->client = c;
     c->parked = p;
     list_append(&gw->parked, &p->node);
+    if (++gw->parked_clients > gw->parked_clients_peak)
+        gw->parked_clients_peak = gw->parked_clients;
     counter_add(gw->up.host->counters, COUNTER_parked_clients, 1);
     if (gw->n_workers > 0) /* only when there was no memory to bind it */
         loop_task_add(gw->up.host->loop, &gw->unpark_task);
@@ -38,6 +42,7 @@ static void parked_free(struct gatewayworker *gw, struct parked *p)
 {
     changed(gw, 0, p->packets.len);
     counter_sub(gw->up.host->counters, COUNTER_parked_clients, 1);
+    gw->parked_clients--;
     p->client->parked = NULL;
     list_remove(&p->node);
     list_remove(&p->timed);
@@ -371,6 +376,7 @@ void park_release(struct gatewayworker *gw, struct parked *p, struct worker *w)
     uint32_t n = 0;
     if (p->has_connect)
         record_add(gw, p->client);
+    worker_told(w, p->client);
     for (size_t at = 0; at < p->packets.len; n++) {
         const uint8_t *packet = p->packets.data + at;
         size_t len = gw_get_u32(packet);

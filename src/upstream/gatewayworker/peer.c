@@ -11,9 +11,10 @@
  *   a worker goes                        LEFT to all; each holds what its clients say from then on, and
  *                                        answers LEFT_ACK, behind the last event; what did not reach the
  *                                        worker comes back as RETURNED, then LEFT_DONE; held events follow
- *   a shard begins in the place of       HELLO to all; each takes the workers that it had for gone (as
- *   one that died                        above), tells its own by CAME, and TOLD once nothing of the dead
- *                                        one's clients is on its way back
+ *   a client is to be moved              FENCE to the shard that has its worker's link, which says FENCED
+ * when all that came before it is written (steer.c) a shard begins in the place of       HELLO to all; each
+ * takes the workers that it had for gone (as one that died                        above), tells its own by
+ * CAME, and TOLD once nothing of the dead one's clients is on its way back
  *
  * A successor knows nothing of its predecessor's workers: events for them go back, and so does what it finds
  * unwritten in the estate (orphans). */
@@ -38,6 +39,8 @@ enum peer_message {
     PEER_LEFT,
     PEER_LEFT_ACK,
     PEER_LEFT_DONE,
+    PEER_FENCE,
+    PEER_FENCED,
     PEER_EVENT,
     PEER_RETURNED,
     PEER_COMMAND,
@@ -52,10 +55,10 @@ enum peer_message {
 struct peer_adds { /* HELLO, ADDS */
     uint64_t base; /* of the sender's adds_sent */
 };
-struct peer_worker { /* CAME (then the key), FULL, LEFT*; EVENT, RETURNED (then the packet) */
+struct peer_worker { /* CAME (then the key), FULL, LEFT*, FENCE*; EVENT, RETURNED (then the packet) */
     uint64_t since;
     uint32_t number;
-    uint32_t fullness;
+    uint32_t fullness; /* CAME, FULL; FENCE*: number of the fence */
 };
 struct peer_link { /* COMMAND, REPLACE (then the packet), LINK_FLOW, LINK_GONE, ANSWER (then the part), BOUND
                     * (then u64 number of the bind, uid) */
@@ -235,6 +238,18 @@ void peer_worker_full(struct worker *w)
     struct peer_worker head = worker_head(w);
     send_all(w->gw, PEER_FULL, HEAD(head), (struct slice){0});
     mesh_flush(w->gw->mesh); /* now: in the rest of this turn they could send many times the limit */
+}
+
+void peer_fence(struct worker *w, uint32_t number)
+{
+    struct peer_worker head = {.since = w->since, .number = w->number, .fullness = number};
+    send_head(w->gw, w->shard, PEER_FENCE, HEAD(head), (struct slice){0});
+}
+
+void peer_fenced(struct worker *w, unsigned shard, uint32_t number)
+{
+    struct peer_worker head = {.since = w->since, .number = w->number, .fullness = number};
+    send_head(w->gw, shard, PEER_FENCED, HEAD(head), (struct slice){0});
 }
 
 static uint64_t other_shards(const struct gatewayworker *gw)
@@ -569,6 +584,11 @@ static void on_worker(struct gatewayworker *gw, unsigned from, uint32_t type, co
         return;
     case PEER_LEFT: on_left(gw, from, head); return;
     case PEER_LEFT_ACK: on_left_ack(gw, from, head); return;
+    case PEER_FENCE:
+        w = worker_here(gw, head->number, head->since);
+        if (w != NULL) /* else it will hear that it has left */
+            steer_on_fence(gw, from, w, head->fullness);
+        return;
     default: break;
     }
     w = worker_elsewhere(gw, head->number, head->since);
@@ -576,6 +596,9 @@ static void on_worker(struct gatewayworker *gw, unsigned from, uint32_t type, co
         return;
     if (type == PEER_LEFT_DONE) {
         worker_settled(w, &gw->peers[from].returned);
+    } else if (type == PEER_FENCED) {
+        if (!w->is_gone)
+            steer_on_fenced(w, head->fullness);
     } else if (!w->is_gone) {
         w->fullness = (uint8_t)head->fullness;
         worker_look_at_full(w);
@@ -694,6 +717,8 @@ static void on_message(void *ctx, unsigned from, uint32_t type, const uint8_t *d
     case PEER_LEFT:
     case PEER_LEFT_ACK:
     case PEER_LEFT_DONE:
+    case PEER_FENCE:
+    case PEER_FENCED:
         memcpy(&worker, data, sizeof worker);
         on_worker(gw, from, type, &worker, rest);
         break;

@@ -32,17 +32,6 @@ static void publish_count(const struct worker *w)
         NODE_STORE(w->gw->shared->workers[w->number].clients[w->gw->me], w->n_clients);
 }
 
-/* Of all shards. */
-static uint32_t clients_of(const struct worker *w)
-{
-    uint32_t n = w->n_clients;
-    const uint32_t *by_shard = w->gw->shared->workers[w->number].clients;
-    for (unsigned i = 0; i < w->gw->n_shards; i++)
-        if (i != w->gw->me)
-            n += NODE_LOAD(by_shard[i]);
-    return n;
-}
-
 static bool worker_bind(struct worker *w, struct upstream_client *c)
 {
     if (!array_reserve_one(&w->clients, w->n_clients, &w->cap_clients, ARRAY_FIRST))
@@ -60,6 +49,7 @@ static void worker_free(struct worker *w)
 {
     ASSERT(w->n_clients == 0 && w->n_paused == 0 && !w->unsettled);
     list_remove(&w->gone);
+    free(w->fences);
     link_queue_fini(&w->returned);
     link_queue_fini(&w->held);
     free(w->clients);
@@ -109,65 +99,7 @@ void worker_unpause(struct upstream_client *c)
     swap(c->worker, c, --c->worker->n_paused);
 }
 
-/* ---- the choice */
-
-static uint64_t next_random(struct gatewayworker *gw)
-{
-    /* xorshift64*: only has to spread. */
-    uint64_t x = gw->random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    gw->random = x;
-    return (x * UINT64_C(0x2545F4914F6CDD1D)) >> 32;
-}
-
-/* Least clients; one that does not read only when all do not. */
-static struct worker *choose_least(struct gatewayworker *gw)
-{
-    struct worker *best = NULL;
-    uint32_t best_clients = 0;
-    for (uint32_t i = 0; i < gw->n_workers; i++) {
-        struct worker *w = gw->workers[i];
-        uint32_t n = clients_of(w);
-        if (best == NULL || (best->full && !w->full) || (best->full == w->full && n < best_clients)) {
-            best = w;
-            best_clients = n;
-        }
-    }
-    return best;
-}
-
-/* Rendezvous hashing: when a worker comes or goes, only its own clients change. */
-static struct worker *choose_by_address(struct gatewayworker *gw, const struct upstream_client *c)
-{
-    uint64_t ip = hash_bytes(c->peer.ip, c->peer.family == AF_INET ? 4 : sizeof c->peer.ip);
-    struct worker *best = NULL;
-    uint64_t best_weight = 0;
-    for (uint32_t i = 0; i < gw->n_workers; i++) {
-        uint64_t weight = (ip ^ gw->workers[i]->hash) * UINT64_C(0x9E3779B97F4A7C15);
-        weight ^= weight >> 32;
-        weight *= UINT64_C(0xD6E8FEB86659FD93);
-        if (best == NULL || weight > best_weight) {
-            best = gw->workers[i];
-            best_weight = weight;
-        }
-    }
-    return best;
-}
-
-static struct worker *choose(struct gatewayworker *gw, const struct upstream_client *c)
-{
-    if (gw->n_workers == 0)
-        return NULL;
-    switch (gw_config(gw)->router) {
-    case ROUTER_RANDOM: return gw->workers[next_random(gw) % gw->n_workers];
-    case ROUTER_ROUND_ROBIN: return gw->workers[gw->round_robin++ % gw->n_workers];
-    case ROUTER_CLIENT_HASH: return choose_by_address(gw, c);
-    case ROUTER_LEAST_CONNECTIONS: break;
-    }
-    return choose_least(gw);
-}
+/* ---- who is whose */
 
 struct worker *worker_any(struct gatewayworker *gw)
 {
@@ -199,47 +131,36 @@ struct worker *worker_of_mark(struct gatewayworker *gw, uint32_t mark)
     return NULL;
 }
 
-/* Around a choice and the binding that follows from it: other shards see the one with the other. */
-static void choice_begin(struct gatewayworker *gw)
+bool worker_move(struct upstream_client *c, struct worker *next)
 {
-    if (!gw_is_alone(gw))
-        node_choice_begin(gw->shared, gw->me);
-}
-
-static void choice_end(struct gatewayworker *gw)
-{
-    if (!gw_is_alone(gw))
-        node_choice_end(gw->shared, gw->me);
+    if (!array_reserve_one(&next->clients, next->n_clients, &next->cap_clients, ARRAY_FIRST))
+        return false;
+    bool was_paused = c->paused;
+    worker_unbind(c);
+    worker_bind(next, c);
+    /* Read again; it pauses again when its new worker does not read either. From the resume task, because who
+     * calls us may be in the middle of that client's bytes. */
+    if (was_paused) {
+        worker_pause(c);
+        loop_task_add(next->gw->up.host->loop, &next->gw->resume_task);
+    }
+    return true;
 }
 
 /* A gone worker's client gets a living one. True when it has one now. */
 static bool rebind(struct gatewayworker *gw, struct upstream_client *c)
 {
     struct worker *next = find_by_key(gw, c->worker);
-    choice_begin(gw);
+    worker_choice_begin(gw);
     if (next == NULL)
-        next = choose(gw, c);
-    if (next == NULL) {
-        choice_end(gw);
-        return false;
-    }
-    if (!array_reserve_one(&next->clients, next->n_clients, &next->cap_clients, ARRAY_FIRST)) {
-        choice_end(gw);
+        next = worker_choose(gw, c);
+    bool moved = next != NULL && worker_move(c, next);
+    worker_choice_end(gw);
+    if (moved)
+        gw_count(gw, COUNTER_client_rebound, 1);
+    else if (next != NULL)
         LOG(LOG_ERROR, "worker_bind_no_memory", "connection_id=%u", c->member.id);
-        return false;
-    }
-    bool was_paused = c->paused;
-    worker_unbind(c);
-    worker_bind(next, c);
-    choice_end(gw);
-    gw_count(gw, COUNTER_client_rebound, 1);
-    /* Read again; it pauses again when its new worker does not read either. From the resume task, because who
-     * calls us may be in the middle of that client's bytes. */
-    if (was_paused) {
-        worker_pause(c);
-        loop_task_add(gw->up.host->loop, &gw->resume_task);
-    }
-    return true;
+    return moved;
 }
 
 struct worker *worker_of(struct gatewayworker *gw, struct upstream_client *c)
@@ -248,10 +169,10 @@ struct worker *worker_of(struct gatewayworker *gw, struct upstream_client *c)
         return c->worker;
     if (c->worker != NULL)
         return c->worker->unsettled || rebind(gw, c) ? c->worker : NULL;
-    choice_begin(gw);
-    struct worker *w = choose(gw, c);
+    worker_choice_begin(gw);
+    struct worker *w = worker_choose(gw, c);
     bool bound = w != NULL && worker_bind(w, c);
-    choice_end(gw);
+    worker_choice_end(gw);
     return bound ? w : NULL;
 }
 
@@ -307,7 +228,7 @@ void worker_look_at_full(struct worker *w)
 {
     uint64_t limit = gw_config(w->gw)->send_to_worker_buffer_size, bytes = waiting(w);
     ASSERT(w->link == NULL);
-    if (w->fullness != FULLNESS_NONE || bytes >= limit)
+    if (w->fullness != FULLNESS_NONE || bytes >= limit || w->holds)
         set_full(w, true);
     else if (bytes <= limit / 2)
         set_full(w, false);
@@ -438,6 +359,7 @@ static bool take_number(struct gatewayworker *gw, struct worker *w)
             return false;
         w->number = number;
         gw->numbers[i] = w;
+        NODE_STORE(slot->draining, 0);
         __atomic_store_n(&slot->hash, w->hash != 0 ? w->hash : 1, __ATOMIC_RELAXED);
         return true;
     }
@@ -451,6 +373,7 @@ static void give_number_back(struct worker *w)
 {
     struct gatewayworker *gw = w->gw;
     gw->numbers[w->number / gw->n_shards] = NULL;
+    NODE_STORE(gw->shared->workers[w->number].draining, 0);
     __atomic_store_n(&gw->shared->workers[w->number].hash, 0, __ATOMIC_RELAXED);
 }
 
@@ -471,6 +394,7 @@ static void replace_link(struct worker *w, struct link *l)
         if (packet.data[4] != GW_CMD_PING && !link_put_packet(l, packet.data, packet.len))
             event_lost(w->gw, packet.data[4]);
     link_end(old);
+    steer_replaced(w);
     worker_queue_changed(w);
 }
 
@@ -480,6 +404,8 @@ static void worker_added(struct worker *w)
     struct gatewayworker *gw = w->gw;
     w->position = gw->n_workers;
     gw->workers[gw->n_workers++] = w;
+    if (gw->n_workers > gw->workers_peak)
+        gw->workers_peak = gw->n_workers;
     LOG(LOG_NOTICE, "worker_connected", "worker=%s shard=%u workers=%u", w->label, w->shard, gw->n_workers);
     if (!list_is_empty(&gw->gone) && gw->n_workers == 1)
         timer_set(gw->up.host->loop, &gw->settle_timer, SETTLE_MS, worker_rebind_all);
@@ -537,7 +463,10 @@ static bool move_event(struct gatewayworker *gw, struct slice packet, struct wor
     packet_unmark(packet);
     if (c != NULL) {
         struct worker *w = worker_of(gw, c);
-        return w != NULL ? worker_put_packet(w, packet.data, packet.len) : park_packet(gw, c, packet);
+        if (w == NULL)
+            return park_packet(gw, c, packet);
+        worker_told(w, c);
+        return worker_put_packet(w, packet.data, packet.len);
     }
     /* Once one had to stay, all behind it do. */
     if (of_the_gone != NULL && homeless->n_events == 0) {
@@ -584,6 +513,7 @@ static void take_out(struct worker *w)
     if (!gw_is_alone(gw))
         NODE_STORE(gw->shared->workers[w->number].clients[gw->me], 0);
     w->is_gone = true;
+    steer_forget(w);
     w->full = false;
     w->fullness = FULLNESS_NONE;
     LOG(LOG_NOTICE, "worker_left", "worker=%s shard=%u clients=%u workers=%u", w->label, w->shard,
