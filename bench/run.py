@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
+import admin
 import edge
 import shards
 from harness import (WARM_MESSAGES, Bench, BenchError, Scope, Skipped, alternate, compare, cpu_per_operation, floor_side,
@@ -216,6 +217,8 @@ FIGURES = [
     Figure("deflate_fanout", 1.1, edge.deflate_fanout),
     Figure("storm_recovery", 20, edge.storm),
     Figure("storm_echo_p99", 50, edge.storm),
+    Figure("scraped_echo", 1.02, admin.scraped),
+    Figure("listing_100k_echo_p99", 5, admin.listing),
 ]
 
 
