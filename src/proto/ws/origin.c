@@ -54,12 +54,13 @@ static unsigned default_port(struct slice scheme)
     return http_slice_is(scheme, "https") || http_slice_is(scheme, "wss") ? 443 : 0;
 }
 
-/* ":8080" or nothing. */
+/* ":8080" or nothing. Without zeros in front: no browser sends them, and one more way to write a port is one
+ * more for tricks. */
 static bool parse_port(struct slice s, struct origin *ret)
 {
     if (s.len == 0)
         return true;
-    if (s.data[0] != ':' || s.len < 2 || s.len > 6)
+    if (s.data[0] != ':' || s.len < 2 || s.len > 6 || s.data[1] == '0')
         return false;
     ret->port = 0;
     for (size_t i = 1; i < s.len; i++) {
@@ -67,7 +68,7 @@ static bool parse_port(struct slice s, struct origin *ret)
             return false;
         ret->port = ret->port * 10 + (unsigned)(s.data[i] - '0');
     }
-    return ret->port > 0 && ret->port <= UINT16_MAX;
+    return ret->port <= UINT16_MAX;
 }
 
 /* A name has no empty labels but for a dot at its end: "a..b" and ".b" are what tricks are made of. */

@@ -76,8 +76,8 @@ static void the_default_port_may_be_missing(void **state)
     ALLOWS("https://example.com:8443", "https://example.com:8443");
     REFUSES("https://example.com", "https://example.com:80", "https://example.com:8443",
             "http://example.com:443", "https://example.com:", "https://example.com:0",
-            "https://example.com:65979", "https://example.com:443x", "https://example.com:4294967739",
-            "https://example.com: 443", "https://example.com:+443");
+            "https://example.com:0443", "https://example.com:65979", "https://example.com:443x",
+            "https://example.com:4294967739", "https://example.com: 443", "https://example.com:+443");
     REFUSES("https://example.com:8443", "https://example.com", "https://example.com:443");
     REFUSES("http://example.com:443", "http://example.com", "https://example.com");
 }
