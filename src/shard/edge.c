@@ -208,7 +208,6 @@ int shard_reload(struct shard *s, struct config *changed, const struct files *fi
     }
     take_all_values(s);
     parts_free(p, cfg->n_listeners);
-    listeners_publish(s, settings->generation);
     s->sweep_next = s->n_clients;
     loop_task_add(s->host.loop, &s->sweep_task);
 out:

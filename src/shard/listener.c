@@ -273,7 +273,7 @@ void listeners_take(struct shard *s, struct config *old, const struct settings *
     look_over(s);
 }
 
-void listeners_publish(struct shard *s, uint64_t generation)
+void shard_took_settings(struct shard *s, uint64_t generation)
 {
     node_shard_took_settings(shard_published(s), generation, used_slots(s));
 }

@@ -146,7 +146,9 @@ static void take_over(struct new_settings *n)
     take_sockets(n, &now);
     tell_handoff(n, now.listeners, now.n_listeners);
     LOG(LOG_NOTICE, "shard_reloaded", "generation=%" PRIu64, n->pending.generation);
+    uint64_t generation = n->pending.generation;
     settings_close(&n->pending);
+    shard_took_settings(n->shard, generation);
     n->is_pending = false;
     timer_cancel(n->loop, &n->retry);
 }

@@ -59,6 +59,9 @@ struct net_listener *shard_listener(struct shard *s, unsigned i);
  * try again. */
 int shard_reload(struct shard *s, struct config *changed, const struct files *files,
                  const struct settings *settings);
+/* They are in force, and every socket that is not theirs is closed: the supervisor and the other shards see
+ * it, and may open such a port again. */
+void shard_took_settings(struct shard *s, uint64_t generation);
 /* Whether slot i listens on that socket. */
 bool shard_listens_on(const struct shard *s, unsigned i, uint32_t socket);
 

@@ -275,8 +275,6 @@ int listeners_check(const struct shard *s, const struct config *changed, const s
 int listeners_begin(struct shard *s, const struct settings *settings, uint64_t *ret_opened);
 void listeners_undo(struct shard *s, uint64_t opened);
 void listeners_take(struct shard *s, struct config *old, const struct settings *settings);
-/* The other shards and the supervisor see it. */
-void listeners_publish(struct shard *s, uint64_t generation);
 /* Frees the slots of those that were removed and have nobody left. */
 void listeners_reap(struct shard *s);
 
