@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "common/files.h"
 #include "common/settings.h"
+#include "common/signal_fd.h"
 
 #define TICK_MS    1000
 #define EVENTS_MAX 64
@@ -97,16 +98,10 @@ static void on_signal(struct watch *w, uint32_t events)
 static int watch_signals(struct admin *a)
 {
     const struct sigaction ignore = {.sa_handler = SIG_IGN};
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    sigprocmask(SIG_BLOCK, &set, NULL);
     sigaction(SIGPIPE, &ignore, NULL); /* sendfile has no MSG_NOSIGNAL */
-    a->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    a->signal_fd = signal_fd_open();
     if (a->signal_fd < 0)
-        return -errno;
+        return a->signal_fd;
     a->signals.ready = on_signal;
     return admin_watch(a, &a->signals, a->signal_fd, EPOLLIN);
 }
@@ -115,21 +110,15 @@ static int watch_signals(struct admin *a)
 
 static int reload(struct admin *a, int fd)
 {
-    struct files *files = NULL;
+    struct files *files;
     struct config *changed = malloc(sizeof *changed);
-    struct config_error *err = calloc(1, sizeof *err);
-    int r = changed == NULL || err == NULL ? -ENOMEM : files_open(fd, &files);
+    int r = changed != NULL ? files_open_config(fd, a->cfg->source_path, &files, changed) : -ENOMEM;
     if (r == 0) {
-        struct slice text = files_config_text(files);
-        r = config_load_text((const char *)text.data, text.len, a->cfg->source_path, changed, err);
-        if (r == 0) {
-            config_apply_live(a->cfg, changed);
-            config_fini(changed);
-        }
+        config_apply_live(a->cfg, changed);
+        config_fini(changed);
+        files_free(files);
     }
-    files_free(files);
     free(changed);
-    free(err);
     return r;
 }
 

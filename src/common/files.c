@@ -455,3 +455,17 @@ int files_open(int fd, struct files **ret)
     *ret = f;
     return 0;
 }
+
+int files_open_config(int fd, const char *path, struct files **ret, struct config *ret_config)
+{
+    struct config_error *err = calloc(1, sizeof *err);
+    int r = err != NULL ? files_open(fd, ret) : -ENOMEM;
+    if (r == 0) {
+        struct slice text = files_config_text(*ret);
+        r = config_load_text((const char *)text.data, text.len, path, ret_config, err);
+        if (r < 0)
+            files_free(*ret);
+    }
+    free(err);
+    return r;
+}

@@ -27,6 +27,9 @@ unsigned files_changed(const struct files *a, const struct files *b);
  * caller's; it may be closed after. files_open refuses what does not hold together: -EINVAL. */
 int files_to_fd(const struct files *f); /* fd or -errno */
 int files_open(int fd, struct files **ret);
+/* The same, and its text as a configuration, which has been checked by whoever sent it. path only names it.
+ */
+int files_open_config(int fd, const char *path, struct files **ret, struct config *ret_config);
 
 /* Path of the bans, as files_get knows it: ban_file, or "bans" in runtime_dir. Returns buf. */
 char *files_ban_path(const struct config *cfg, char *buf, size_t cap);

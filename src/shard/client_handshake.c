@@ -17,8 +17,7 @@
 static unsigned retry_after(struct shard *s)
 {
     uint64_t most = shard_config(s)->retry_after;
-    s->seed = s->seed * UINT64_C(6364136223846793005) + 1442695040888963407;
-    return (unsigned)(most + (most > 0 ? (s->seed >> 33) % (most + 1) : 0));
+    return (unsigned)(most + shard_random(s) % (most + 1));
 }
 
 void client_queue_answer(struct client *c, int status)

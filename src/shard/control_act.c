@@ -52,19 +52,14 @@ static void close_one(struct control_job *job, uint32_t id)
     job->rows++;
 }
 
-static double chance(struct shard *s)
-{
-    s->seed = s->seed * UINT64_C(6364136223846793005) + 1442695040888963407;
-    return (double)(s->seed >> 11) / (double)(UINT64_C(1) << 53);
-}
-
 /* When that one is due: each has a part of the time of its own, and goes in the middle of it, or by `jitter`
  * percent of it sooner or later by chance, so that they do not come back like soldiers. In their order all
  * the same. */
 static uint64_t due_ms(const struct control_job *job, uint32_t i)
 {
     double part_ms = (double)job->req.head.seconds * 1000 / (double)job->n_ids;
-    double off = (chance(job_shard(job)) - 0.5) * job->req.head.jitter / 100;
+    double chance = (double)shard_random(job_shard(job)) / (double)(UINT32_C(1) << 31);
+    double off = (chance - 0.5) * job->req.head.jitter / 100;
     return (uint64_t)(part_ms * (i + 0.5 + off));
 }
 

@@ -100,33 +100,22 @@ static void tell_handoff(struct new_settings *n, const struct settings_listener 
 /* ---- taking over */
 
 /* 0: it is in force. */
-static int apply(struct new_settings *n, struct settings *now, const struct files *files,
-                 struct config *changed, struct config_error *err)
-{
-    struct slice text = files_config_text(files);
-    int r = config_load_text((const char *)text.data, text.len, n->cfg->source_path, changed, err);
-    if (r < 0)
-        return r;
-    if (n->handoff != NULL)
-        handoff_take(n->handoff);
-    serve_leavers(n, now);
-    use_own(n, now);
-    r = shard_reload(n->shard, changed, files, now);
-    config_fini(changed);
-    return r;
-}
-
 static int try_apply(struct new_settings *n, struct settings *now)
 {
-    struct files *files = NULL;
+    struct files *files;
     struct config *changed = malloc(sizeof *changed);
-    struct config_error *err = calloc(1, sizeof *err);
-    int r = changed == NULL || err == NULL ? -ENOMEM : files_open(n->pending.files_fd, &files);
-    if (r == 0)
-        r = apply(n, now, files, changed, err);
-    files_free(files);
+    int r = changed != NULL ? files_open_config(n->pending.files_fd, n->cfg->source_path, &files, changed)
+                            : -ENOMEM;
+    if (r == 0) {
+        if (n->handoff != NULL)
+            handoff_take(n->handoff);
+        serve_leavers(n, now);
+        use_own(n, now);
+        r = shard_reload(n->shard, changed, files, now);
+        config_fini(changed);
+        files_free(files);
+    }
     free(changed);
-    free(err);
     return r;
 }
 

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "common/keepalive.h"
 #include "common/shard_plan.h"
+#include "common/signal_fd.h"
 #include "loop/loop.h"
 #include "net/net.h"
 #include "net/net_epoll.h"
@@ -110,15 +111,9 @@ static bool end_of_turn(struct loop_hook *hook)
 
 static int watch_signals(struct process *p)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    p->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    p->signal_fd = signal_fd_open();
     if (p->signal_fd < 0)
-        return -errno;
+        return p->signal_fd;
     p->signals.readable = on_signal;
     return net_epoll_watch_add(p->net, &p->signals, p->signal_fd);
 }

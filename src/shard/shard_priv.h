@@ -201,6 +201,12 @@ static inline void shard_count(struct shard *s, enum counter_id id, uint64_t n)
 {
     counter_add(s->host.counters, id, n);
 }
+/* 31 bits of chance, good enough for spreading things. */
+static inline uint32_t shard_random(struct shard *s)
+{
+    s->seed = s->seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (uint32_t)(s->seed >> 33);
+}
 /* What the other shards see of us. */
 static inline struct node_shard *shard_published(struct shard *s)
 {

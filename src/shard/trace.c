@@ -44,7 +44,6 @@ struct trace {
 };
 
 struct trace_set {
-    struct shard *shard;
     struct list list;
     unsigned n;
     struct loop_hook hook;
@@ -354,7 +353,6 @@ static bool mark_slice(struct loop_task *task)
 static struct trace_set *need_set(struct shard *s)
 {
     if (s->traces == NULL && (s->traces = calloc(1, sizeof *s->traces)) != NULL) {
-        s->traces->shard = s;
         s->host.tracing = true;
         list_init(&s->traces->list);
         s->traces->hook.run = send_all;

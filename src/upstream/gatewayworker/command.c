@@ -338,19 +338,18 @@ static bool forwarded(struct link *l, const struct gw_packet *p)
     return true;
 }
 
-/* Should we die of it, it can be seen what it was. In place: it is done for every command. */
+/* Should we die of it, it can be seen what it was. */
 static void note(const struct link *l, const struct gw_packet *p)
 {
-    const struct gatewayworker *gw = l->gw;
-    struct shard_crash *crash = gw->crash;
-    struct crash_command *at = &crash->commands[crash->n_commands % CRASH_COMMANDS];
-    at->loop_ns = loop_now_ns(gw->up.host->loop);
-    at->link = l->number;
-    at->connection_id = p->connection_id;
-    at->len = p->pack_len;
-    at->cmd = p->cmd;
-    at->shard = l->is_stand_in ? l->shard : (uint8_t)gw->me;
-    crash->n_commands++;
+    const struct crash_command command = {
+        .loop_ns = loop_now_ns(l->gw->up.host->loop),
+        .link = l->number,
+        .connection_id = p->connection_id,
+        .len = p->pack_len,
+        .cmd = p->cmd,
+        .shard = l->is_stand_in ? l->shard : (uint8_t)l->gw->me,
+    };
+    shard_crash_command(l->gw->crash, &command);
 }
 
 bool command_execute(struct link *l, const struct gw_packet *p)
