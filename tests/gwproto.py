@@ -156,9 +156,12 @@ class Stream:
         if source:
             self.sock.bind((source, 0))
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(address)
         self.buffer = bytearray()
         self.ended = False
+        try:
+            self.sock.connect(address)
+        except ConnectionResetError:
+            self.ended = True  # it was refused before connect returned
 
     def send_bytes(self, data):
         self.sock.settimeout(PATIENCE)
@@ -166,6 +169,8 @@ class Stream:
 
     def fill(self, deadline):
         """Read once more into the buffer; LinkClosed at the end, TimeoutError past the deadline."""
+        if self.ended:
+            raise LinkClosed("end of stream")
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("nothing came in time")
