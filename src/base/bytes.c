@@ -16,6 +16,13 @@ void bytes_fini(struct bytes *b)
     *b = (struct bytes){0};
 }
 
+void bytes_wipe(struct bytes *b)
+{
+    if (b->data != NULL)
+        explicit_bzero(b->data, b->cap);
+    bytes_fini(b);
+}
+
 void bytes_clear(struct bytes *b)
 {
     b->len = 0;

@@ -16,6 +16,9 @@ struct bytes {
 
 void bytes_fini(struct bytes *b);
 
+/* The same, and nobody finds in freed memory what was in it (but for copies that growing left behind). */
+void bytes_wipe(struct bytes *b);
+
 /* Empty, memory kept. */
 void bytes_clear(struct bytes *b);
 

@@ -55,6 +55,8 @@ enum control_op {
     CONTROL_BAN,       /* address for `seconds` */
     CONTROL_UNBAN,     /* address */
     CONTROL_LOG_LEVEL, /* text name: of all processes, until the next reload or start */
+    CONTROL_EVACUATE,  /* shard `cursor`: all connections off it (flag CONTROL_ON), or back what its ids are;
+                        * {"shard":N,"clients":N,"links":N,"pause_ms":N} when it is done */
     CONTROL_OP_N
 };
 

@@ -13,6 +13,26 @@ int node_hand_open(int ret[2])
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ret) == 0 ? 0 : -errno;
 }
 
+_Static_assert(sizeof(struct node_hand) == 8, "no padding");
+
+int node_hand_give(int to, const struct node_hand *what, int fd)
+{
+    union {
+        struct cmsghdr head;
+        uint8_t bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec iov = {(void *)(uintptr_t)what, sizeof *what};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control.bytes,
+                         .msg_controllen = sizeof control.bytes};
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+    return sendmsg(to, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof *what ? 0 : -errno;
+}
+
 #define PAGE UINT64_C(4096)
 
 /* The whole pages within that memory. */
@@ -30,6 +50,7 @@ struct node_shared *node_shared_new(void)
         mmap(NULL, sizeof *n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (n == MAP_FAILED)
         return NULL;
+    node_home_init(&n->home);
     /* A core file of a shard would else have 128 MiB of them, and writing it make memory of all. */
     void *filters = whole_pages(n->names, sizeof n->names, &len);
     madvise(filters, len, MADV_DONTDUMP);

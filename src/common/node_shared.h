@@ -16,6 +16,14 @@
 /* Workers of the node, by number: shard i gives out the numbers i, i + n_shards, i + 2 n_shards ... */
 #define NODE_WORKERS_MAX 4096
 
+/* Which shard has a connection id: by its upper 6 bits (the shard that gave it, at first) and its lower 6
+ * bits. Changes only while all shards are held (common/upgrade.h). A shard gives only ids whose home it is.
+ */
+#define NODE_HOME_PARTS 64
+struct node_home {
+    uint8_t shard[NODE_SHARDS_MAX * NODE_HOME_PARTS];
+};
+
 /* Names (uids, groups) that a shard has, by hash: a counter for each bucket, which sticks at 255. 0 means: no
  * such name is there; anything else: maybe. */
 #define NODE_FILTER_BUCKETS (UINT32_C(1) << 20)
@@ -28,6 +36,19 @@ enum node_phase {
     NODE_UP,     /* takes connections */
     NODE_LEAVES, /* drains */
     NODE_QUIET,  /* drains, and has neither clients nor anything for other shards */
+};
+
+enum node_drained {
+    NODE_NOT_DRAINED,
+    NODE_DRAINED,   /* told to drain (tgg ctl drain): no new client */
+    NODE_EVACUATED, /* tgg ctl evacuate: neither clients nor internal connections */
+};
+
+/* What in the estate of a shard that dies while connections move within the node is another shard's. */
+enum node_void {
+    NODE_VOID_NOTHING,
+    NODE_VOID_TAKEN, /* what it is taking over: that has not come about */
+    NODE_VOID_ALL,   /* it has given everything away */
 };
 
 /* Written by that shard, but phase and its column of workers[] by the supervisor once it is dead. */
@@ -43,7 +64,9 @@ struct node_shard {
         uint32_t taken[NODE_SHARDS_MAX];
     } client_handoff, link_handoff;
     uint64_t adds_done[NODE_SHARDS_MAX]; /* commands of that shard's links that add names, executed here */
-    uint32_t drained; /* 1: it has been told to drain (tgg ctl drain): no new client is placed here */
+    /* enum node_drained; of one that dies, also by the supervisor. */
+    uint32_t drained;
+    uint32_t void_estate; /* enum node_void; by the supervisor while connections move, then by the shard */
     /* Of the settings that it has taken over (common/settings.h), the generation, and the slots of listeners
      * in which it has a listener or a client of one. By the supervisor before it is forked, and when it is
      * dead (UINT64_MAX, none). */
@@ -67,6 +90,7 @@ struct node_shared {
     _Alignas(64) uint32_t chooser;
     _Alignas(
         64) uint64_t uid_binds; /* how many there were: the number of the last (one_connection_per_uid) */
+    struct node_home home;      /* to begin with, ids are at home where they were given */
     struct node_shard shards[NODE_SHARDS_MAX];
     struct node_worker workers[NODE_WORKERS_MAX];
     struct {
@@ -76,6 +100,22 @@ struct node_shared {
 
 #define NODE_LOAD(word)     __atomic_load_n(&(word), __ATOMIC_RELAXED)
 #define NODE_STORE(word, v) __atomic_store_n(&(word), (v), __ATOMIC_RELAXED)
+
+static inline unsigned node_home_of(const struct node_home *h, uint32_t connection_id)
+{
+    return h
+        ->shard[(connection_id >> CONNECTION_SEQ_BITS) * NODE_HOME_PARTS + connection_id % NODE_HOME_PARTS];
+}
+/* Each id is at home where it was given. */
+void node_home_init(struct node_home *h);
+/* For a node with these edges (a bit each, at least one), from that of another whose edges were edges_before.
+ * With the same edges all ids stay where they are. Else each edge gets its share of every edge before it, in
+ * every row, so that clients are spread evenly whenever they came; no more is moved than that needs (without
+ * a new edge: only what was at those that are edges no more), and each edge has a part of its own row to
+ * give. Ids of which no edge is the home have never been given: they are their row's. Returns whether
+ * anything differs. */
+bool node_home_plan(const struct node_home *before, uint64_t edges_before, uint64_t edges,
+                    struct node_home *ret);
 
 /* Release: whoever sees the generation sees its slots (partner: node_shard_slots). */
 static inline void node_shard_took_settings(struct node_shard *s, uint64_t generation, uint64_t slots)
@@ -154,6 +194,10 @@ struct node {
     int settings_fds[NODE_SHARDS_MAX + 1]
                     [2];                 /* of each, settings_open: [0] the shard's, [1] the supervisor's;
                                           * and behind them (n_shards) that of the admin process */
+    int upgrade_fds[NODE_SHARDS_MAX][2]; /* of each, upgrade_open (common/upgrade.h): [0] the shard's, [1] the
+                                          * supervisor's */
+    int import_fds[NODE_SHARDS_MAX][2];  /* of each, transfer_open: [0] to receive connections that it takes
+                                          * over, [1] to  hand them over to it */
     int control_fds[NODE_SHARDS_MAX][2]; /* of each, control_open: [0] the shard's, [1] the admin process's */
     struct guard_shm *guard;             /* who is counted where (guard/guard_shm.h) */
     size_t guard_bytes;
@@ -163,6 +207,17 @@ struct node {
 /* The two ends on which one shard gets connections from all others: messages with bounds, non-blocking,
  * closed on exec. 0 or -errno. */
 int node_hand_open(int ret[2]);
+/* What goes with a descriptor that is given to a shard. */
+#define NODE_HAND_INTERNAL 0xff /* instead of a listener's slot */
+struct node_hand {
+    uint8_t listener; /* slot of the listener that it was accepted for */
+    uint8_t from;  /* the shard that gives it; the taker itself: the supervisor does, and it is not counted */
+    uint16_t made; /* of a client: which listener of that slot */
+    uint32_t number; /* running, of its kind from that shard to this one: see struct node_handed */
+};
+/* To the shard whose giving end that is; fd stays the caller's. 0; -EAGAIN: its socket is full;
+ * -ETOOMANYREFS: too many of all shards are on their way; other -errno. */
+int node_hand_give(int to, const struct node_hand *what, int fd);
 
 /* Mapped anonymous and shared. NULL without memory. For tests and simulation too. */
 struct node_shared *node_shared_new(void);

@@ -112,9 +112,12 @@ static bool init_shard(struct shard_shm *shm, unsigned shard, bool is_ours)
 
 /* ---- the file */
 
-static int shm_path(const char *dir, char *buf, size_t cap)
+#define FILE_NAME "node.shm"
+#define FILE_NEXT "node.shm.next"
+
+static int path_of(const char *dir, const char *name, char *buf, size_t cap)
 {
-    return snprintf(buf, cap, "%s/node.shm", dir) < (int)cap ? 0 : -ENAMETOOLONG;
+    return snprintf(buf, cap, "%s/%s", dir, name) < (int)cap ? 0 : -ENAMETOOLONG;
 }
 
 /* The lock belongs to the open file description, which shards inherit: it ends with the last of them, so that
@@ -176,23 +179,30 @@ static int map_file(int fd, unsigned n_shards, struct node_shm **ret)
     return 0;
 }
 
-int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret)
+/* 0, or -errno with nothing left open. */
+static int open_locked(const char *dir, const char *name, int *ret)
 {
     char path[PATH_MAX];
-    struct node_shm *shm = NULL;
-    bool ours = false;
     int r = make_dirs(dir, 0755);
 
-    if (r < 0 || (r = shm_path(dir, path, sizeof path)) < 0)
+    if (r < 0 || (r = path_of(dir, name, path, sizeof path)) < 0)
         return r;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return -errno;
-    if ((r = lock_file(fd)) == 0) {
-        ours = is_ours(fd);
-        /* What is not ours must not be read as ids of later shards. */
-        r = !ours && ftruncate(fd, 0) < 0 ? -errno : map_file(fd, plan->n, &shm);
-    }
+    if ((r = lock_file(fd)) < 0)
+        close(fd);
+    else
+        *ret = fd;
+    return r;
+}
+
+static int create(int fd, const struct shard_plan *plan, bool ours, struct node_shm_file *ret)
+{
+    struct node_shm *shm = NULL;
+    /* What is not ours must not be read as ids of later shards. */
+    int r = !ours && ftruncate(fd, 0) < 0 ? -errno : map_file(fd, plan->n, &shm);
+
     if (r < 0) {
         close(fd);
         return r;
@@ -203,6 +213,72 @@ int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_
         ret->continued &= init_shard(node_shm_shard(shm, i), i, ours);
         memset(&shm->crashes[i], 0, sizeof shm->crashes[i]);
     }
+    return 0;
+}
+
+int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret)
+{
+    int fd = -1, r = open_locked(dir, FILE_NAME, &fd);
+    return r < 0 ? r : create(fd, plan, is_ours(fd), ret);
+}
+
+/* ---- beside another one */
+
+int node_shm_create_next(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret)
+{
+    int fd = -1, r = open_locked(dir, FILE_NEXT, &fd);
+    return r < 0 ? r : create(fd, plan, false, ret);
+}
+
+int node_shm_commit_next(const char *dir)
+{
+    char from[PATH_MAX], to[PATH_MAX];
+    int r;
+    if ((r = path_of(dir, FILE_NEXT, from, sizeof from)) < 0 ||
+        (r = path_of(dir, FILE_NAME, to, sizeof to)) < 0)
+        return r;
+    return rename(from, to) < 0 ? -errno : 0;
+}
+
+void node_shm_remove_next(const char *dir)
+{
+    char path[PATH_MAX];
+    if (path_of(dir, FILE_NEXT, path, sizeof path) == 0)
+        (void)unlink(path);
+}
+
+/* Not by the mapping: to look into a hole of a tmpfs that is full would be our end. */
+bool node_shm_get_ids(const struct node_shm_file *f, unsigned shard, struct node_shm_ids *ret)
+{
+    struct shard_shm ids;
+    off_t at = (off_t)(offsetof(struct node_shm, blocks) + shard * sizeof f->shm->blocks[0]);
+
+    ASSERT(shard < NODE_SHARDS_MAX);
+    if (f->fd < 0)
+        memcpy(&ids, node_shm_shard(f->shm, shard), IDS_BYTES);
+    else if (pread(f->fd, &ids, IDS_BYTES, at) != (ssize_t)IDS_BYTES)
+        return false;
+    if (ids.shard != shard || ids.next_seq == 0 || ids.next_seq > CONNECTION_SEQ_MASK)
+        return false;
+    ret->next_seq = ids.next_seq;
+    memcpy(ret->left_unix_s, ids.id_block_left_unix_s, sizeof ret->left_unix_s);
+    return true;
+}
+
+int node_shm_set_ids(const struct node_shm_file *f, unsigned shard, const struct node_shm_ids *ids)
+{
+    struct shard_shm *shm;
+    off_t at = (off_t)(offsetof(struct node_shm, blocks) + shard * sizeof f->shm->blocks[0]);
+
+    if (shard >= NODE_SHARDS_MAX || ids->next_seq == 0 || ids->next_seq > CONNECTION_SEQ_MASK)
+        return -EINVAL;
+    int r = f->fd >= 0 ? posix_fallocate(f->fd, at, NODE_SHM_BLOCK) : 0;
+    if (r != 0)
+        return -r;
+    shm = node_shm_shard(f->shm, shard);
+    shm->shard = shard;
+    shm->next_seq = ids->next_seq;
+    memcpy(shm->id_block_left_unix_s, ids->left_unix_s, sizeof ids->left_unix_s);
     return 0;
 }
 
@@ -254,7 +330,7 @@ static int map_checked(int fd, const struct node_shm **ret)
 int node_shm_map(const char *dir, const struct node_shm **ret, bool *ret_running)
 {
     char path[PATH_MAX];
-    int r = shm_path(dir, path, sizeof path);
+    int r = path_of(dir, FILE_NAME, path, sizeof path);
 
     if (r < 0)
         return r;

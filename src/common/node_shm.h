@@ -162,6 +162,22 @@ struct node_shm_file {
  * table (kinds and numbers) and ids. 0, or -errno: -EBUSY when another gateway runs with it, others when the
  * folder or file cannot be made (then see node_shm_anonymous). */
 int node_shm_create(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret);
+/* Beside a file that is in use: <dir>/node.shm.next, with a lock of its own; ids start by the clock, see
+ * node_shm_set_ids. 0 or -errno as above. Then either of the two below. */
+int node_shm_create_next(const char *dir, const struct shard_plan *plan, struct node_shm_file *ret);
+/* It takes the place of <dir>/node.shm. 0 or -errno. */
+int node_shm_commit_next(const char *dir);
+/* It is not wanted any more; fine when there is none. */
+void node_shm_remove_next(const char *dir);
+/* Ids of a shard number, which need not be one of this node's. */
+struct node_shm_ids {
+    uint32_t next_seq;
+    int64_t left_unix_s[SHARD_ID_BLOCKS];
+};
+/* False: there are none, no run had such a shard. */
+bool node_shm_get_ids(const struct node_shm_file *f, unsigned shard, struct node_shm_ids *ret);
+/* 0; -EINVAL: these are none; other -errno: no memory for them. */
+int node_shm_set_ids(const struct node_shm_file *f, unsigned shard, const struct node_shm_ids *ids);
 /* Without a file: shared with children only. 0 or -errno. */
 int node_shm_anonymous(const struct shard_plan *plan, struct node_shm_file *ret);
 void node_shm_release(struct node_shm_file *f);

@@ -386,6 +386,63 @@ static void folders_are_made_and_a_file_in_the_way_is_an_error(void **state)
     rmdir(deep);
 }
 
+/* As an upgrade does it: from two shards to one and back, while the old ones go on. */
+static void one_beside_it_takes_its_place_with_all_ids(void **state)
+{
+    struct node_shm_file was, now;
+    struct node_shm_ids ids;
+    struct shard_plan two = plan_of(2), one = plan_of(1);
+    const struct node_shm *seen;
+    bool running;
+
+    assert_int_equal(node_shm_create(dir, &two, &was), 0);
+    node_shm_shard(was.shm, 1)->next_seq = 4711;
+    node_shm_shard(was.shm, 1)->id_block_left_unix_s[7] = 77;
+    assert_int_equal(node_shm_create_next(dir, &one, &now), 0);
+    assert_int_equal(node_shm_create_next(dir, &one, &now), -EBUSY);
+    assert_false(node_shm_get_ids(&was, 2, &ids));
+    assert_false(node_shm_get_ids(&now, 1, &ids));
+    assert_true(node_shm_get_ids(&was, 1, &ids));
+    assert_int_equal(node_shm_set_ids(&now, 1, &ids), 0);
+    ids.next_seq = 0;
+    assert_int_equal(node_shm_set_ids(&now, 0, &ids), -EINVAL);
+    assert_int_equal(node_shm_map(dir, &seen, &running), 0);
+    assert_int_equal(seen->n_shards, 2);
+    node_shm_unmap(seen);
+    assert_int_equal(node_shm_commit_next(dir), 0);
+    assert_int_equal(node_shm_map(dir, &seen, &running), 0);
+    assert_true(running);
+    assert_int_equal(seen->n_shards, 1);
+    node_shm_unmap(seen);
+    node_shm_release(&was);
+    assert_int_equal(node_shm_create(dir, &two, &was), -EBUSY);
+    node_shm_release(&now);
+    assert_int_equal(node_shm_create(dir, &two, &was), 0);
+    assert_int_equal(node_shm_shard(was.shm, 1)->next_seq, 4711);
+    assert_int_equal(node_shm_shard(was.shm, 1)->id_block_left_unix_s[7], 77);
+    node_shm_release(&was);
+}
+
+static void one_beside_it_can_be_given_up(void **state)
+{
+    struct node_shm_file was, now;
+    struct shard_plan plan = plan_of(1);
+    const struct node_shm *seen;
+    bool running;
+
+    assert_int_equal(node_shm_create(dir, &plan, &was), 0);
+    was.shm->max_clients = 5;
+    assert_int_equal(node_shm_create_next(dir, &plan, &now), 0);
+    node_shm_release(&now);
+    node_shm_remove_next(dir);
+    node_shm_remove_next(dir);
+    assert_int_equal(node_shm_commit_next(dir), -ENOENT);
+    assert_int_equal(node_shm_map(dir, &seen, &running), 0);
+    assert_int_equal(seen->max_clients, 5);
+    node_shm_unmap(seen);
+    node_shm_release(&was);
+}
+
 static void without_a_file_it_works_alike(void **state)
 {
     struct node_shm_file f;
@@ -420,6 +477,8 @@ int main(void)
         WITH_DIR(the_sum_is_that_of_all_processes),
         WITH_DIR(blocks_that_are_not_used_take_no_room),
         WITH_DIR(folders_are_made_and_a_file_in_the_way_is_an_error),
+        WITH_DIR(one_beside_it_takes_its_place_with_all_ids),
+        WITH_DIR(one_beside_it_can_be_given_up),
         cmocka_unit_test(without_a_file_it_works_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

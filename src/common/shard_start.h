@@ -20,11 +20,15 @@ struct shard_start {
     int internal_fd; /* bound and listening, the same for all shards: the internal port; -1: it has no
                       * role link */
     struct shard_shm *shm;
-    int settings_fd;                   /* new settings come by it (settings_receive) */
-    int control_fd;                    /* questions and orders (common/control.h); -1: nobody asks */
-    struct shard_crash *crash;         /* its block in node.shm */
-    const struct node_shm *node_shm;   /* log_level is there */
-    struct guard_shm *guard;           /* node->guard */
+    int settings_fd;           /* new settings come by it (settings_receive) */
+    int control_fd;            /* questions and orders (common/control.h); -1: nobody asks */
+    int upgrade_fd;            /* common/upgrade.h: hold, hand over, take over */
+    int import_fd;             /* connections that it takes over (transfer/transfer.h) */
+    unsigned n_predecessors;   /* > 0: it begins by taking over from so many shards of another supervisor, and
+                                * serves nobody   before UPGRADE_GO */
+    struct shard_crash *crash; /* its block in node.shm */
+    struct node_shm *node_shm; /* log_level is there, and the ids of shards that are no more */
+    struct guard_shm *guard;   /* node->guard */
     const struct ticket_keys *tickets; /* node->tickets; none in it while no listener speaks TLS */
 };
 

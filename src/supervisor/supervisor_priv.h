@@ -7,11 +7,11 @@
 
 #include "common/control.h"
 #include "common/node_shm.h"
+#include "common/notify.h"
 #include "supervisor/admin_ports.h"
 #include "supervisor/child.h"
 #include "supervisor/distribution.h"
 #include "supervisor/listeners.h"
-#include "supervisor/notify.h"
 #include "supervisor/privileges.h"
 #include "supervisor/reload.h"
 #include "supervisor/supervisor.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "supervisor/notify.h"
+#include "common/notify.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -124,6 +124,37 @@ static void the_watchdog_hears_of_us_twice_in_its_time(void **state)
     close(fd);
 }
 
+/* It has another pid, and the manager's clock runs for it too. */
+static void a_successor_gets_what_this_one_was_given(void **state)
+{
+    struct notify n, next;
+    const char *env[NOTIFY_VARIABLES_MAX];
+    char name[64], pid[32], wanted[96];
+    snprintf(name, sizeof name, "@tgg-notify-successor-%d", (int)getpid());
+    int fd = listen_on(name);
+    setenv("NOTIFY_SOCKET", name, 1);
+    setenv("WATCHDOG_USEC", "3000000", 1);
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    setenv("WATCHDOG_PID", pid, 1);
+    notify_open(&n);
+    notify_environment(&n, env);
+    snprintf(wanted, sizeof wanted, "NOTIFY_SOCKET=%s", name);
+    assert_string_equal(env[0], wanted);
+    assert_string_equal(env[1], "WATCHDOG_USEC=3000000");
+    assert_null(env[2]);
+    for (unsigned i = 0; env[i] != NULL; i++)
+        assert_int_equal(putenv((char *)(uintptr_t)env[i]), 0);
+    notify_open(&next);
+    assert_int_equal(next.watchdog_ms, 1500);
+    notify_close(&next);
+    notify_close(&n);
+    close(fd);
+    notify_open(&n);
+    notify_environment(&n, env);
+    assert_null(env[0]);
+    notify_close(&n);
+}
+
 /* It is told, or not, at once. */
 static void a_manager_that_does_not_read_is_not_waited_for(void **state)
 {
@@ -147,6 +178,7 @@ int main(void)
         cmocka_unit_test(a_path_and_an_abstract_name_will_do),
         cmocka_unit_test(other_names_are_none),
         cmocka_unit_test(the_watchdog_hears_of_us_twice_in_its_time),
+        cmocka_unit_test(a_successor_gets_what_this_one_was_given),
         cmocka_unit_test(a_manager_that_does_not_read_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "supervisor/notify.h"
+#include "common/notify.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -54,6 +54,25 @@ static uint64_t watchdog_ms(void)
     return half_ms > 0 ? half_ms : 1;
 }
 
+static void keep_for_successor(struct notify *n)
+{
+    const char *name = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
+
+    snprintf(n->socket, sizeof n->socket, "NOTIFY_SOCKET=%s", name);
+    if (n->watchdog_ms > 0 && usec != NULL && strlen(usec) < 24)
+        snprintf(n->watchdog, sizeof n->watchdog, "WATCHDOG_USEC=%s", usec);
+}
+
+void notify_environment(const struct notify *n, const char *ret[NOTIFY_VARIABLES_MAX])
+{
+    unsigned count = 0;
+    if (n->socket[0] != '\0')
+        ret[count++] = n->socket;
+    if (n->watchdog[0] != '\0')
+        ret[count++] = n->watchdog;
+    ret[count] = NULL;
+}
+
 void notify_open(struct notify *n)
 {
     const char *text = getenv("NOTIFY_SOCKET");
@@ -65,8 +84,10 @@ void notify_open(struct notify *n)
             LOG(LOG_WARN, "notify_socket_not_usable", "socket=%s error=\"%s\"", log_quote(text, strlen(text)),
                 strerror(-n->fd));
     }
-    if (n->fd >= 0)
+    if (n->fd >= 0) {
         n->watchdog_ms = watchdog_ms();
+        keep_for_successor(n);
+    }
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
     unsetenv("WATCHDOG_PID");
