@@ -28,17 +28,6 @@ static bool peer_plain(void *owner, uint8_t *data, size_t len)
 }
 static const struct tls_conn_ops peer_ops = {peer_send, peer_plain};
 
-static struct tls_context *make_fuzz_context(void)
-{
-    ASSERT(make_util_dir(NULL) == 0);
-    struct identity id = make_identity((struct identity_options){.cn = "a", .san = "DNS:a.example"});
-    write_pem("a.pem", id.cert, NULL, id.key);
-    struct tls_context *ctx = need_context("tls_certificate = @/a.pem\n", NULL);
-    free_identity(&id);
-    ASSERT(remove_util_dir(NULL) == 0);
-    return ctx;
-}
-
 /* What holds for each call, whatever came. */
 static enum tls_result feed_checked(struct peer *p, const uint8_t *data, size_t len)
 {
@@ -106,7 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static struct tls_context *ctx;
     if (ctx == NULL)
-        ctx = make_fuzz_context();
+        ctx = make_simple_context();
     if (len < 2)
         return 0;
     struct peer p = {0};

@@ -31,7 +31,7 @@ def status(uid=1000, capabilities=0, cpus="0-3"):
 
 
 def meminfo(total_gib=32, swap_mib=0, swap_free_mib=0):
-    return MEMINFO % (total_gib << 20, swap_mib << 10, swap_free_mib << 10)
+    return MEMINFO % (total_gib * (1 << 20), swap_mib << 10, swap_free_mib << 10)
 
 
 def sysctl(key):
@@ -261,8 +261,8 @@ CASES = {
     "low port of root without capabilities": ("ports_low", "bad", {"proc/self/status": status(uid=0)}, {"listen_web": {"port": 443}}, "ip_unprivileged_port_start=443"),
     "low port with the capability": ("ports_low", "ok", {"proc/self/status": status(capabilities=1 << 10)}, {"listen_web": {"port": 443}}, ""),
     "low port that is allowed": ("ports_low", "ok", {sysctl("net.ipv4.ip_unprivileged_port_start"): "80"}, {"listen_web": {"port": 443}}, ""),
-    "memory for TLS": ("memory", "warn", {"proc/meminfo": meminfo(total_gib=2)}, {"listen_web": {"tls_certificate": "/x.pem"}}, ""),
-    "memory that is too little": ("memory", "bad", {"proc/meminfo": meminfo(total_gib=1)}, {"listen_web": {"tls_certificate": "/x.pem"}}, ""),
+    "memory for TLS": ("memory", "warn", {"proc/meminfo": meminfo(total_gib=1)}, {"listen_web": {"tls_certificate": "/x.pem"}}, ""),
+    "memory that is too little": ("memory", "bad", {"proc/meminfo": meminfo(total_gib=0.5)}, {"listen_web": {"tls_certificate": "/x.pem"}}, ""),
     "memory of one GiB without TLS": ("memory", "ok", {"proc/meminfo": meminfo(total_gib=1)}, {}, ""),
     "memory of the cgroup": ("memory", "bad", {"sys/fs/cgroup/system.slice/tgg.service/memory.max": "500000000"}, {}, "MemoryMax="),
     "memory of the cgroup above": ("memory", "bad", {"sys/fs/cgroup/system.slice/memory.max": "500000000"}, {}, "MemoryMax="),

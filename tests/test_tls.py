@@ -1008,3 +1008,32 @@ def test_many_clients_echo_at_once(site, pki):
     for client in clients:
         client.leave()
         assert client.clean_end
+
+
+# ---- behind the handshake
+
+
+def test_much_right_behind_the_handshake_is_taken(start, pki):
+    """The client's Finished and all that it has to say come in one read, before the handshake had its turn."""
+    site = start(listen={"lines": {"protocol": "text", **of(pki.main)}}).with_worker()
+    context = certs.client_context(pki.ca)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(site.gateway.client_address("lines"), PATIENCE) as sock:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        lines = [b"%03d " % i + b"x" * 996 for i in range(150)]
+        tls.write(b"\n".join(lines) + b"\n")
+        pid = site.gateway.shard_pid(0)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            sock.sendall(outgoing.read())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for line in lines:
+            assert site.worker.wait(ON_MESSAGE).body == line

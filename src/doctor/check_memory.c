@@ -9,7 +9,7 @@
  */
 #define OURS_BYTES   765
 #define KERNEL_BYTES 5000
-#define TLS_BYTES    14100
+#define TLS_BYTES    2500
 #define SHARD_BYTES  (UINT64_C(16) << 20) /* of a shard without clients: program, tables, rings */
 
 static uint64_t estimate(const struct doctor *d, bool *ret_tls)
@@ -62,7 +62,7 @@ static void look_at_amount(struct doctor *d)
     enum doctor_level level = wanted > there ? DOCTOR_BAD : wanted > there / 10 * 7 ? DOCTOR_WARN : DOCTOR_OK;
     struct doctor_finding *f = doctor__add(
         d, "memory", level,
-        "an idle client is 765 bytes of the gateway (14.1 KB with TLS) and some 5 KB of the kernel "
+        "an idle client is 765 bytes of the gateway (2.5 KB with TLS) and some 5 KB of the kernel "
         "(docs/PERFORMANCE.md); what waits in queues, and the workers, come on top");
     DOCTOR_SAY(f->found, "%" PRIu64 " MiB%s", there >> 20, of_group ? " (memory limit of the cgroup)" : "");
     DOCTOR_SAY(f->wanted, "%" PRIu64 " MiB for %" PRIu64 " idle clients%s, and a third more for queues",

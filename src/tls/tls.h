@@ -7,7 +7,9 @@
  *                      of 16 KB and what the handshake has) until tls_conn_flush
  *
  * An idle tls_conn holds no buffers of records. Until the first record is whole it holds nothing of
- * OpenSSL's, only what has come: a silent client costs some 150 bytes. */
+ * OpenSSL's, only what has come: a silent client costs some 150 bytes. When the handshake is done it is rid
+ * of OpenSSL's part again (unless the operator has configured ciphers other than AES-GCM and
+ * ChaCha20-Poly1305): some 500 bytes, which can be told to another process. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/bytes.h"
 #include "common/config.h"
 #include "common/files.h"
 #include "common/ticket_keys.h"
@@ -45,7 +48,8 @@ struct tls_conn *tls_conn_new(struct tls_context *ctx, const struct tls_conn_ops
 /* May be called within ops->plain and ops->send (then freed when the call that is on the stack returns:
  * TLS_GONE, -EPIPE; no callback follows). Sends nothing: see tls_conn_shutdown. NULL is fine. */
 void tls_conn_free(struct tls_conn *t);
-/* Bytes that it has now; for OpenSSL's part a measured constant (13 KB once the client has spoken). */
+/* Bytes that it has now; for OpenSSL's part, which is there while the handshake goes on, a measured constant
+ * (13 KB). */
 size_t tls_conn_memory(const struct tls_conn *t);
 
 enum tls_result {
@@ -61,11 +65,18 @@ enum tls_result {
 enum tls_result tls_conn_feed(struct tls_conn *t, const uint8_t *data, size_t len);
 /* Ciphertext came, and the CPU time is not there: it is only kept, for the next tls_conn_feed, which may then
  * have len 0. 1: a whole record waits (or something that will fail); 0: not yet; -ENOBUFS: more than
- * TLS_HOLD_MAX; -ENOMEM. */
-#define TLS_HOLD_MAX (32 * 1024)
+ * TLS_HOLD_MAX before its ClientHello was answered, or TLS_HOLD_BEGUN_MAX after (a client may send as much as
+ * it likes right behind its Finished; no more of it is read until that had its turn); -ENOMEM. */
+#define TLS_HOLD_MAX       (32 * 1024)
+#define TLS_HOLD_BEGUN_MAX (512 * 1024)
 int tls_conn_hold(struct tls_conn *t, const uint8_t *data, size_t len);
-/* Bytes of an incomplete record that are kept. */
+/* Bytes of an incomplete record that are kept, or held. */
 size_t tls_conn_kept(const struct tls_conn *t);
+struct slice tls_conn_kept_bytes(const struct tls_conn *t); /* until the next call */
+/* A record of the client has been looked at. Before that it is its kept bytes and nothing else: another
+ * process can take it over by tls_conn_new and tls_conn_hold. Begun and not open: half a handshake, nobody
+ * can. */
+bool tls_conn_has_begun(const struct tls_conn *t);
 bool tls_conn_is_open(const struct tls_conn *t); /* the handshake is done */
 /* Encrypts a piece (at most TLS_RECORD_MAX) as one record and sends it. Bytes taken: len or 0 (blocked or not
  * open yet: nothing happened); -EPIPE: it is over. Fine after TLS_ENDED (the peer only ended its own side)
@@ -91,3 +102,19 @@ struct tls_info {
     char client_subject[256];
 };
 void tls_conn_info(const struct tls_conn *t, struct tls_info *ret);
+
+/* ---- to be taken over by another process */
+
+/* The handshake is done, nothing has failed, and the cipher is one that we have (see above). */
+bool tls_conn_can_export(const struct tls_conn *t);
+/* The fields of a record tls (transfer/transfer_records.h), behind what is in out: keys, numbers of records,
+ * bytes kept and bytes that wait. t stays as it is; but as soon as two go on from here they use the same keys
+ * for different records: one of both is to be freed with nothing sent (tls_conn_free sends nothing). Who has
+ * the record can read and forge: wipe what holds it (OPENSSL_cleanse). Not from within callbacks. 0;
+ * -EOPNOTSUPP: not tls_conn_can_export; -ENOMEM. */
+int tls_conn_export(const struct tls_conn *t, struct bytes *out);
+/* As it was: open; what waits is sent by tls_conn_flush, and records that are held are read by the next
+ * tls_conn_feed. Its context need not have the certificates of the handshake. NULL: *ret_err is -EBADMSG (not
+ * such a record, or one of a cipher that is unknown here) or -ENOMEM. */
+struct tls_conn *tls_conn_import(struct tls_context *ctx, const struct tls_conn_ops *ops, void *owner,
+                                 struct slice record, int *ret_err);

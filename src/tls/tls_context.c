@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 
 #include "base/assert.h"
+#include "base/log.h"
 
 #define CIPHERS_DEFAULT "ECDHE+AESGCM:ECDHE+CHACHA20"
 /* Those that everybody has; the larger ones only make a flood of handshakes cheaper for the flooder. */
@@ -67,6 +68,34 @@ static bool set_versions(const struct build *b, SSL_CTX *c)
         return false;
     }
     return true;
+}
+
+/* With our certificates, and without keys shared beforehand, nobody gets these. */
+static bool is_never_chosen(const SSL_CIPHER *cipher)
+{
+    int auth = SSL_CIPHER_get_auth_nid(cipher);
+    return auth == NID_auth_dss || auth == NID_auth_psk || auth == NID_auth_srp ||
+           SSL_CIPHER_get_kx_nid(cipher) == NID_kx_rsa_psk;
+}
+
+/* A connection with a cipher that is not ours keeps its SSL, and cannot go to another process. */
+static void warn_of_ciphers(const struct build *b)
+{
+    STACK_OF(SSL_CIPHER) *ciphers = SSL_CTX_get_ciphers(b->ctx->fallback);
+    bool is_13_only = b->src->l->tls_version_min == TLS_VERSION_1_3;
+    for (int i = 0; i < sk_SSL_CIPHER_num(ciphers); i++) {
+        const SSL_CIPHER *cipher = sk_SSL_CIPHER_value(ciphers, i);
+        unsigned id = SSL_CIPHER_get_protocol_id(cipher);
+        unsigned version = (id >> 8) == 0x13 ? TLS1_3_VERSION : TLS1_2_VERSION;
+        if ((version == TLS1_2_VERSION && is_13_only) || is_never_chosen(cipher) ||
+            tls__suite_find(version, id) != NULL)
+            continue;
+        LOG(LOG_WARN, "tls_cipher_ends_with_upgrade",
+            "listener=\"%s\" cipher=%s hint=\"an upgrade closes connections with it: use AES-GCM or "
+            "ChaCha20\"",
+            b->src->l->name, SSL_CIPHER_get_name(cipher));
+        return;
+    }
 }
 
 static bool set_client_ca(const struct build *b, SSL_CTX *c)
@@ -315,7 +344,7 @@ static struct tls_context *context_alloc(const struct ticket_keys *tickets)
     ctx->tickets = tickets;
     ctx->bio = tls__bio_new();
     ctx->ticket_cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
-    if (ctx->bio == NULL || ctx->ticket_cipher == NULL) {
+    if (ctx->bio == NULL || ctx->ticket_cipher == NULL || !tls__aead_init(&ctx->aead)) {
         tls__context_unref(ctx);
         return NULL;
     }
@@ -341,6 +370,8 @@ struct tls_context *tls_context_new(const struct config_listen *l, const struct 
             TLS_COMPLAIN(&src, tls_certificate, "no memory");
         ok = false;
     }
+    if (ok)
+        warn_of_ciphers(&b);
     sk_X509_pop_free(b.client_ca, X509_free);
     tls__certs_free(certs, b.n_certs);
     free(b.plans);
@@ -365,6 +396,7 @@ void tls__context_unref(struct tls_context *ctx)
     free(ctx->sites);
     EVP_CIPHER_free(ctx->ticket_cipher);
     BIO_free(ctx->bio);
+    tls__aead_fini(&ctx->aead);
     OPENSSL_cleanse(ctx->plain, sizeof ctx->plain);
     free(ctx);
 }

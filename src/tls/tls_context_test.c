@@ -235,6 +235,22 @@ static void all_problems_at_once(void **state)
     assert_int_equal(util_error.n, 2);
 }
 
+/* What is logged when the context is made. */
+static const char *logged_by(const char *lines)
+{
+    static char text[1024];
+    char log[96];
+    snprintf(log, sizeof log, "%s/log", util_dir);
+    unlink(log);
+    assert_int_equal(log_open(&(struct log_options){.level = LOG_WARN, .path = log, .process = "test"}), 0);
+    tls_context_free(need_context(lines, NULL));
+    log_close();
+    FILE *f = fopen(log, "r");
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
 static void dates_are_only_warnings(void **state)
 {
     struct identity old = make_identity((struct identity_options){.cn = "old", .from_s = -100, .to_s = -50});
@@ -242,16 +258,7 @@ static void dates_are_only_warnings(void **state)
         make_identity((struct identity_options){.cn = "early", .from_s = 50, .to_s = 100});
     write_pem("old.pem", old.cert, NULL, old.key);
     write_pem("early.pem", early.cert, NULL, early.key);
-    char log[96];
-    snprintf(log, sizeof log, "%s/log", util_dir);
-    assert_int_equal(log_open(&(struct log_options){.level = LOG_WARN, .path = log, .process = "test"}), 0);
-    struct tls_context *ctx = need_context("tls_certificate = @/old.pem,@/early.pem\n", NULL);
-    tls_context_free(ctx);
-    log_close();
-    char text[1024];
-    FILE *f = fopen(log, "r");
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    fclose(f);
+    const char *text = logged_by("tls_certificate = @/old.pem,@/early.pem\n");
     assert_non_null(strstr(text, "tls_certificate_expired"));
     assert_non_null(strstr(text, "tls_certificate_not_yet_valid"));
     free_identity(&old);
@@ -320,6 +327,28 @@ static void versions_and_ciphers(void **state)
     tls_context_free(ctx);
 }
 
+/* Ciphers with which a connection cannot go to another process. */
+static void ciphers_that_are_warned_of(void **state)
+{
+    static const struct {
+        const char *lines;
+        bool warns;
+    } cases[] = {
+        {"", false},
+        {"tls_ciphers = ECDHE+AESGCM:DHE+AESGCM:kRSA+AESGCM:ECDHE+CHACHA20\n", false},
+        {"tls_ciphersuites = TLS_AES_128_GCM_SHA256\n", false},
+        {"tls_ciphers = ECDHE+AESGCM:ECDHE-RSA-AES128-SHA\n", true},
+        {"tls_ciphers = ECDHE-RSA-AES128-SHA\ntls_version_min = 1.3\n", false},
+        {"tls_ciphersuites = TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256\ntls_version_min = 1.3\n", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char lines[256];
+        snprintf(lines, sizeof lines, "tls_certificate = @/a.pem\n%s", cases[i].lines);
+        const char *text = logged_by(lines);
+        assert_int_equal(strstr(text, "tls_cipher_ends_with_upgrade") != NULL, cases[i].warns);
+    }
+}
+
 /* ---- client certificates */
 
 static bool client_gets_in(struct tls_context *ctx, int version, const struct identity *id, const char **ret)
@@ -385,6 +414,7 @@ int main(void)
         cmocka_unit_test(a_key_with_parameters_before_it),
         cmocka_unit_test(an_ed25519_certificate),
         cmocka_unit_test(versions_and_ciphers),
+        cmocka_unit_test(ciphers_that_are_warned_of),
         cmocka_unit_test(client_certificates),
     };
     return cmocka_run_group_tests(tests, make_all, free_all);

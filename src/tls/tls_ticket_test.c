@@ -97,9 +97,6 @@ static bool resumed(struct tls_context *ctx, int version, bool *ret_new_ticket)
     return info.reused;
 }
 
-static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
-#define FOR_VERSIONS(v) for (const int *v = versions; v < versions + 2; v++)
-
 static void another_shard_resumes(void **state)
 {
     FOR_VERSIONS(v)

@@ -137,6 +137,17 @@ struct tls_context *need_context(const char *lines, const struct ticket_keys *ti
     return ctx;
 }
 
+struct tls_context *make_simple_context(void)
+{
+    assert_int_equal(make_util_dir(NULL), 0);
+    struct identity id = make_identity((struct identity_options){.cn = "a", .san = "DNS:a.example"});
+    write_pem("a.pem", id.cert, NULL, id.key);
+    struct tls_context *ctx = need_context("tls_certificate = @/a.pem\n", NULL);
+    free_identity(&id);
+    assert_int_equal(remove_util_dir(NULL), 0);
+    return ctx;
+}
+
 ssize_t server_send(void *owner, const void *data, size_t len)
 {
     struct server *s = owner;
@@ -187,6 +198,10 @@ void server_fini(struct server *s)
     bytes_fini(&s->plain);
 }
 
+/* OpenSSL's, and one that tls_record.c does not have. */
+#define CLIENT_SUITES                                                                                        \
+    "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_128_CCM_SHA256"
+
 SSL_SESSION *util_session;
 
 int keep_session(SSL *ssl, SSL_SESSION *s)
@@ -211,6 +226,10 @@ void client_init(struct client *c, struct client_options o)
         assert_int_equal(SSL_CTX_set1_sigalgs_list(c->ctx, o.sigalgs), 1);
     if (o.ciphers != NULL)
         assert_int_equal(SSL_CTX_set_cipher_list(c->ctx, o.ciphers), 1);
+    const char *suites = o.suites != NULL ? o.suites : CLIENT_SUITES;
+    assert_int_equal(SSL_CTX_set_ciphersuites(c->ctx, suites), 1);
+    if (o.fragment != 0)
+        assert_int_equal(SSL_CTX_set_tlsext_max_fragment_length(c->ctx, o.fragment), 1);
     SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(c->ctx, keep_session);
     c->ssl = SSL_new(c->ctx);
@@ -306,6 +325,29 @@ size_t client_read(struct client *c, void *buf, size_t cap)
     return len;
 }
 
+void client_hears(struct server *s, struct client *c, const void *data, size_t len)
+{
+    uint8_t *heard = malloc(len + 1);
+    assert_non_null(heard);
+    to_client(s, c);
+    assert_int_equal(client_read(c, heard, len + 1), len);
+    assert_memory_equal(heard, data, len);
+    free(heard);
+}
+
+bool client_saw_end(const struct client *c)
+{
+    return (SSL_get_shutdown(c->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
+}
+
+bool client_got_alert(struct client *c, int reason)
+{
+    int r = SSL_do_handshake(c->ssl);
+    unsigned long e = ERR_peek_error();
+    ERR_clear_error();
+    return r != 1 && ERR_GET_REASON(e) == reason;
+}
+
 void echo_once(struct client *c, struct server *s)
 {
     char buf[16];
@@ -315,4 +357,19 @@ void echo_once(struct client *c, struct server *s)
     to_client(s, c);
     assert_int_equal(client_read(c, buf, sizeof buf), 5);
     assert_memory_equal(buf, "hello", 5);
+}
+
+const int util_versions[2] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+void finish(struct server *s, struct client *c)
+{
+    server_fini(s);
+    client_fini(c);
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+void fill(uint8_t *data, size_t len, unsigned seed)
+{
+    for (size_t i = 0; i < len; i++)
+        data[i] = (uint8_t)((i + seed) * 31 + (i + seed) / 251);
 }

@@ -64,6 +64,9 @@ extern struct config_error util_error;
 struct tls_context *make_context(const char *lines, const struct ticket_keys *tickets);
 struct tls_context *need_context(const char *lines, const struct ticket_keys *tickets);
 
+/* One certificate, nothing else; no file stays. */
+struct tls_context *make_simple_context(void);
+
 /* ---- the server's side */
 
 struct server {
@@ -96,7 +99,8 @@ struct client_options {
     int version; /* TLS1_2_VERSION or TLS1_3_VERSION; 0: both */
     SSL_SESSION *session;
     const struct identity *identity;
-    const char *sigalgs, *ciphers;
+    const char *sigalgs, *ciphers, *suites;
+    uint8_t fragment; /* TLSEXT_max_fragment_length_512 ...; 0: as large as it may be */
 };
 extern SSL_SESSION *util_session; /* the last that a client got */
 int keep_session(SSL *ssl, SSL_SESSION *s);
@@ -120,5 +124,21 @@ void client_write(struct client *c, const void *data, size_t len);
 /* What there is to read for the client, at most cap. */
 size_t client_read(struct client *c, void *buf, size_t cap);
 
+/* What the server has sent is this, no more and no less. */
+void client_hears(struct server *s, struct client *c, const void *data, size_t len);
+/* close_notify */
+bool client_saw_end(const struct client *c);
+/* The handshake goes no further: this alert has come. */
+bool client_got_alert(struct client *c, int reason);
+
 /* "hello" there and back. */
 void echo_once(struct client *c, struct server *s);
+
+/* ---- both */
+
+extern const int util_versions[2];
+#define FOR_VERSIONS(v) for (const int *v = util_versions; v < util_versions + 2; v++)
+
+/* The end of a test; OpenSSL has no error left over. */
+void finish(struct server *s, struct client *c);
+void fill(uint8_t *data, size_t len, unsigned seed);
