@@ -569,6 +569,16 @@ bool mesh_has_unread(const struct mesh *m)
     return ((m->look | m->starved | rung) & m->others) != 0;
 }
 
+bool mesh_is_at_rest(const struct mesh *m)
+{
+    if (mesh_has_unread(m) || m->dirty != 0)
+        return false;
+    for (unsigned i = 0; i < m->opt.n_shards; i++)
+        if ((m->others & bit(i)) != 0 && (m->peers[i].backlog.messages > 0 || mesh_ring_used(m, i) > 0))
+            return false;
+    return true;
+}
+
 /* ---- in the loop */
 
 static bool run_read(struct loop_hook *h)

@@ -109,6 +109,10 @@ size_t mesh_ring_used(const struct mesh *m, unsigned to);
  * seen (a word in shared memory) is not missed. */
 bool mesh_has_unread(const struct mesh *m);
 
+/* Nothing of ours waits or is in a ring, and nothing of others is unread here. So when it is true of all
+ * shards, and none of them has done anything meanwhile, nothing is under way between them. */
+bool mesh_is_at_rest(const struct mesh *m);
+
 /* Take what others have sent, at most until the loop's turn is over (loop_turn_left_ns). */
 void mesh_read(struct mesh *m);
 void mesh_flush(struct mesh *m);

@@ -24,6 +24,32 @@ static void a_message_arrives_in_the_turn_after_the_flush(void **state)
     assert_int_equal(count(1, COUNTER_mesh_messages_in), 1);
 }
 
+static bool all_at_rest(void)
+{
+    bool rest = true;
+    for (unsigned i = 0; i < N_NODE; i++)
+        rest &= mesh_is_at_rest(shards[i].m);
+    return rest;
+}
+
+/* A large one stays in the sender's memory until it is taken. */
+static void there_is_no_rest_before_all_is_taken(void **state)
+{
+    static const size_t sizes[] = {0, 64, 30000, 200 * KIB};
+    turns(2);
+    assert_true(all_at_rest());
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        send(0, 1, i, sizes[i]);
+        assert_false(mesh_is_at_rest(shards[0].m));
+        mesh_flush(shards[0].m);
+        assert_false(all_at_rest());
+        assert_true(mesh_is_at_rest(shards[2].m));
+        turns(20);
+        assert_true(all_at_rest());
+    }
+    expect_types(1, 0, sizeof sizes / sizeof *sizes);
+}
+
 static void parts_are_put_together(void **state)
 {
     fill(payload, 9, 100);
@@ -850,6 +876,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_message_arrives_in_the_turn_after_the_flush),
+        TEST(there_is_no_rest_before_all_is_taken),
         TEST(parts_are_put_together),
         TEST(every_size_arrives_in_order),
         TEST(all_pairs_at_once),

@@ -92,6 +92,35 @@ void net_close(struct net *n, struct net_conn *c, bool hard)
     n->ops->close(n, c, hard);
 }
 
+void net_hold(struct net *n, bool on)
+{
+    n->ops->hold(n, on);
+}
+
+int net_conn_handle(const struct net *n, const struct net_conn *c)
+{
+    ASSERT(c->handle != 0);
+    return n->ops->conn_handle(n, c);
+}
+
+int net_take(struct net *n, struct net_conn *c, int handle)
+{
+    ASSERT(c->ops != NULL && c->handle == 0 && handle >= 0);
+    return n->ops->take(n, c, handle);
+}
+
+void net_drop(struct net *n, int handle)
+{
+    ASSERT(handle >= 0);
+    n->ops->drop(n, handle);
+}
+
+void net_forget(struct net *n, struct net_conn *c)
+{
+    ASSERT(c->handle != 0);
+    n->ops->forget(n, c);
+}
+
 void net_stats_get(const struct net *n, struct net_stats *ret)
 {
     *ret = n->stats;

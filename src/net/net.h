@@ -116,6 +116,27 @@ void net_shutdown(struct net *n, struct net_conn *c);
  * then this.) */
 void net_close(struct net *n, struct net_conn *c, bool hard);
 
+/* ---- connections that another process takes over */
+
+/* On: nothing is accepted, read, told as writable or closed until it is off again; then what happened
+ * meanwhile is. What the owners call works as ever, and watches (net_epoll.h) are told of. For moments: while
+ * it is on, a turn may be taken without a reason. */
+void net_hold(struct net *n, bool on);
+/* What net_take needs to be told of c, which stays as it is: a descriptor, which stays this net's (in a
+ * simulation a number of its own). From then on (and for what net_take took) net_close ends the connection
+ * for its peer even while another process has it, too. Not for one of which a write has failed, and which is
+ * paused: the other net would not be told of the error. */
+int net_conn_handle(const struct net *n, const struct net_conn *c);
+/* c, with ops set, gets a connection that was another net's. Of a descriptor (non-blocking, its options are
+ * set) it becomes the owner, also on failure. It is read (net_read_pause), and writable() is only owed after
+ * a short write of this net. 0 or -errno. */
+int net_take(struct net *n, struct net_conn *c, int handle);
+/* A handle that is not taken after all. */
+void net_drop(struct net *n, int handle);
+/* Another net has it: as net_close, but that the connection itself stays as it is and nobody is told. (When
+ * no other has it after all, the kernel closes it.) */
+void net_forget(struct net *n, struct net_conn *c);
+
 /* Bytes read and written, connections open: for figures. */
 struct net_stats {
     uint64_t reads, read_bytes, writes, written_bytes, accepts, open;

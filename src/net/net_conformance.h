@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What the conformance suite needs of a back end: a server and a client, each with a loop and a net of its
- * own. */
+/* What the conformance suites need of a back end: a server, a client, and one who may take over from the
+ * server, each with a loop and a net of its own. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,10 +10,10 @@
 
 #define MS UINT64_C(1000000)
 
-enum { SERVER, CLIENT };
+enum { SERVER, CLIENT, SUCCESSOR, N_NETS };
 
-extern struct loop *loops[2];
-extern struct net *nets[2];
+extern struct loop *loops[N_NETS];
+extern struct net *nets[N_NETS];
 
 struct backend {
     const char *name;
@@ -23,5 +23,23 @@ struct backend {
     void (*wait)(unsigned ms);      /* go on for so long, whatever happens */
     bool (*is_quiet)(unsigned who); /* does its loop wait, or does it spin? */
     void (*accepts_fail)(bool on);
+    int (*pass)(int handle); /* as if it had come to another process */
 };
-extern const struct backend epoll_backend, sim_backend;
+
+/* The one that is tried now, and on to the next; false: that was the last. */
+extern const struct backend *backend;
+bool next_backend(void);
+
+/* Steps until the condition holds. */
+#define PUMP_UNTIL(cond)                                                                                     \
+    do {                                                                                                     \
+        unsigned steps_ = 0;                                                                                 \
+        while (!(cond)) {                                                                                    \
+            if (++steps_ > 200000 || !backend->step())                                                       \
+                fail_msg("%s: never: %s", backend->name, #cond);                                             \
+        }                                                                                                    \
+    } while (0)
+
+/* Chance that is the same each time. */
+extern unsigned random_state;
+unsigned draw(unsigned n);

@@ -5,18 +5,19 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "net/net_sim.h"
 
-struct loop *loops[2];
-struct net *nets[2];
+struct loop *loops[N_NETS];
+struct net *nets[N_NETS];
 
 static void epoll_open(void)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < N_NETS; i++) {
         int err = 0;
         loops[i] = loop_new(&loop_clock_monotonic, 10 * MS);
         nets[i] = net_epoll_new(loops[i], &err);
@@ -26,7 +27,7 @@ static void epoll_open(void)
 
 static void nets_close(void)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < N_NETS; i++) {
         net_free(nets[i]);
         loop_free(loops[i]);
     }
@@ -36,6 +37,7 @@ static bool epoll_step(void)
 {
     static unsigned turns;
     loop_turn(loops[SERVER], 0);
+    loop_turn(loops[SUCCESSOR], 0);
     loop_turn(loops[CLIENT], ++turns % 8 == 0 ? MS : 0); /* mostly there is something to do */
     return true;
 }
@@ -46,6 +48,7 @@ static void epoll_wait_ms(unsigned ms)
     while (loop_clock_monotonic.now_ns(NULL) < end_ns) {
         loop_turn(loops[SERVER], MS);
         loop_turn(loops[CLIENT], MS);
+        loop_turn(loops[SUCCESSOR], 0);
     }
 }
 
@@ -73,7 +76,12 @@ static void epoll_accepts_fail(bool on)
     setrlimit(RLIMIT_NOFILE, &none);
 }
 
-const struct backend epoll_backend = {
+static int epoll_pass(int handle)
+{
+    return dup(handle);
+}
+
+static const struct backend epoll_backend = {
     .name = "epoll",
     .open = epoll_open,
     .close = nets_close,
@@ -81,6 +89,7 @@ const struct backend epoll_backend = {
     .wait = epoll_wait_ms,
     .is_quiet = epoll_is_quiet,
     .accepts_fail = epoll_accepts_fail,
+    .pass = epoll_pass,
 };
 
 /* The simulation: a new seed for every test and round. */
@@ -91,7 +100,7 @@ static void sim_open(void)
 {
     world = sim_net_new(++sim_seed);
     struct loop_clock clock = sim_net_clock(world);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < N_NETS; i++) {
         loops[i] = loop_new(&clock, 10 * MS);
         nets[i] = sim_net_node(world, loops[i]);
     }
@@ -127,7 +136,12 @@ static void sim_accepts_fail(bool on)
     sim_net_node_fail_accepts(nets[SERVER], on ? 1000000 : 0, EMFILE);
 }
 
-const struct backend sim_backend = {
+static int sim_pass(int handle)
+{
+    return handle;
+}
+
+static const struct backend sim_backend = {
     .name = "sim",
     .open = sim_open,
     .close = sim_close,
@@ -135,4 +149,26 @@ const struct backend sim_backend = {
     .wait = sim_wait_ms,
     .is_quiet = sim_is_quiet,
     .accepts_fail = sim_accepts_fail,
+    .pass = sim_pass,
 };
+
+const struct backend *backend;
+
+bool next_backend(void)
+{
+    static const struct backend *const backends[] = {&epoll_backend, &sim_backend};
+    static unsigned next;
+    if (next == sizeof(backends) / sizeof(backends[0]))
+        return false;
+    backend = backends[next++];
+    printf("back end: %s\n", backend->name);
+    return true;
+}
+
+unsigned random_state;
+
+unsigned draw(unsigned n)
+{
+    random_state = random_state * 1103515245 + 12345;
+    return (random_state >> 8) % n;
+}

@@ -5,25 +5,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "base/bytes.h"
 #include "net/net_conformance.h"
-
-static const struct backend *backend;
-
-/* Steps until the condition holds. */
-#define PUMP_UNTIL(cond)                                                                                     \
-    do {                                                                                                     \
-        unsigned steps_ = 0;                                                                                 \
-        while (!(cond)) {                                                                                    \
-            if (++steps_ > 200000 || !backend->step())                                                       \
-                fail_msg("%s: never: %s", backend->name, #cond);                                             \
-        }                                                                                                    \
-    } while (0)
 
 /* ---- one end of a connection that notes everything ---- */
 
@@ -193,7 +180,7 @@ static int teardown(void **state)
     }
     if (listener.handle != 0)
         net_listener_close(nets[SERVER], &listener);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < N_NETS; i++) {
         net_stats_get(nets[i], &s);
         assert_int_equal(s.open, 0);
     }
@@ -769,14 +756,6 @@ static void a_listener_can_be_closed_within_a_callback(void **state)
 
 /* ---- everything at once ---- */
 
-static unsigned random_state;
-
-static unsigned draw(unsigned n)
-{
-    random_state = random_state * 1103515245 + 12345;
-    return (random_state >> 8) % n;
-}
-
 static void random_act(struct peer *p, unsigned stream, size_t *said)
 {
     if (!net_conn_is_open(&p->c))
@@ -843,7 +822,6 @@ static void random_life(void **state)
 
 int main(void)
 {
-    static const struct backend *const backends[] = {&epoll_backend, &sim_backend};
     const struct CMUnitTest tests[] = {
         T(accepted_tells_both_addresses),
         T(a_refused_connection_is_reset),
@@ -880,10 +858,7 @@ int main(void)
         T(random_life),
     };
     int failed = 0;
-    for (unsigned i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
-        backend = backends[i];
-        printf("back end: %s\n", backend->name);
+    while (next_backend())
         failed += cmocka_run_group_tests_name(backend->name, tests, NULL, NULL);
-    }
     return failed;
 }

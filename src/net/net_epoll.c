@@ -9,8 +9,17 @@
  * System calls are what costs here. Per message: one recv, one send, and a share of epoll_wait. epoll_ctl:
  * one for accept, none for close (the kernel forgets a closed descriptor by itself), one to arm EPOLLOUT when
  * a write was short and one to disarm it when all is out; pausing reads costs one only if bytes do come while
- * paused. */
-#include "net/net_epoll.h"
+ * paused.
+ *
+ * Held (net_hold), connections and listeners are left as they are in epfd, which nobody asks meanwhile;
+ * watches are in held_epfd besides, and that is waited for: level-triggered events of connections would not
+ * let epoll_wait wait. What epfd collects is there when it is asked again, edges included.
+ *
+ * An open file of which another process has a descriptor, too, stays in epfd when ours is closed, and can
+ * then no longer be taken out: it would be reported, with a generation that nobody has, for as long as the
+ * other one lives. So such a connection (`copied`) is taken out before it is closed, and ended by more than
+ * by closing. */
+#include "net/net_epoll_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,16 +27,11 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/assert.h"
 #include "loop/loop.h"
-#include "net/late.h"
-#include "net/net_priv.h"
 
-#define EVENTS_MAX 512
 /* When thousands of peers come, or hang up, at once (a load balancer dies), each costs a handshake or a
  * close, and their events stand in epoll's queue before those of everybody else. So accepting, newcomers and
  * those who leave get 1/STORM_SHARE of a turn's time. Beyond that their events are switched off (one
@@ -37,66 +41,8 @@
 #define BATCHES_MAX 24
 /* Events of a storm between two looks at the clock. */
 #define STORM_SLICE       16
-#define ACCEPTS_MAX       64 /* of one listener in one turn */
+#define HELD_LACKING_MS   1
 #define TABLE_ENTRIES_MIN 64
-
-enum kind { KIND_NONE, KIND_CONN, KIND_LISTENER, KIND_WATCH };
-
-/* net_conn.flags */
-enum {
-    CONN_CONNECTING = 1,
-    CONN_PAUSED = 2,
-    CONN_WANT_WRITE = 4, /* a write was short, writable() is owed */
-    CONN_ARMED_IN = 8,   /* what epoll has been told */
-    CONN_ARMED_OUT = 16,
-    CONN_LATE = 64,   /* its events are switched off, it is in the queue */
-    CONN_BROKEN = 32, /* a write has taken the socket's error: there is no other sign of it while paused */
-};
-
-struct entry {
-    void *owner;
-    uint32_t generation;
-    uint32_t kind;
-};
-
-struct listener {
-    struct net_listener *l;
-    struct net_epoll *n;
-    struct timer rest; /* after accept failed */
-    struct net_addr addr;
-    struct net_keepalive keepalive;
-    int fd;
-    unsigned accepts_max; /* in the next turn: follows what came lately, see listener_event */
-    bool owns_fd;
-    bool paused; /* by the owner */
-    bool armed;
-};
-
-struct net_epoll {
-    struct net net;
-    int epfd;
-    uint32_t n_entries;
-    struct entry *table;
-    uint8_t *read_buf; /* NET_READ_SIZE */
-    uint64_t n_listeners;
-    bool (*keep)(void *ctx, struct net_listener *l, int fd); /* NULL: all */
-    void *keep_ctx;
-    bool storm_over;       /* what it may have of this turn is used up */
-    uint64_t storm_end_ns; /* of the turn, as loop_turn_left_ns tells it */
-    unsigned storm_events; /* taken in this turn */
-    struct late late;      /* generation << 32 | fd */
-    struct epoll_event events[EVENTS_MAX];
-};
-
-static inline struct net_epoll *from_net(struct net *n)
-{
-    return (struct net_epoll *)n;
-}
-
-static inline int fd_of(const struct net_conn *c)
-{
-    return c->handle - 1;
-}
 
 /* ---- the table ---- */
 
@@ -117,7 +63,7 @@ static bool table_reserve(struct net_epoll *n, int fd)
 }
 
 /* Tell epoll of fd and put it into the table. */
-static int table_add(struct net_epoll *n, int fd, void *owner, enum kind kind, uint32_t events)
+int epoll__table_add(struct net_epoll *n, int fd, void *owner, enum kind kind, uint32_t events)
 {
     if (!table_reserve(n, fd))
         return -ENOMEM;
@@ -127,12 +73,13 @@ static int table_add(struct net_epoll *n, int fd, void *owner, enum kind kind, u
     if (epoll_ctl(n->epfd, EPOLL_CTL_ADD, fd, &ev) < 0)
         return -errno;
     e->owner = owner;
-    e->kind = kind;
+    e->kind = (uint16_t)kind;
+    e->copied = false;
     return 0;
 }
 
 /* Events of it that are still in this batch will be dropped. */
-static void table_remove(struct net_epoll *n, int fd)
+void epoll__table_remove(struct net_epoll *n, int fd)
 {
     struct entry *e = &n->table[fd];
     e->owner = NULL;
@@ -184,11 +131,28 @@ static void conn_arm(struct net_epoll *n, struct net_conn *c)
     ctl_mod(n, fd_of(c), events);
 }
 
+static void ctl_del(int epfd, int fd)
+{
+    int r = epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+    ASSERT(r == 0);
+}
+
+/* Closing is not enough while another process has it open, too. (Connected to nothing, a TCP socket is
+ * reset; a Unix socket cannot be.) */
+static __attribute__((noinline)) void copied_end(struct net_epoll *n, int fd, bool hard)
+{
+    const struct sockaddr nothing = {.sa_family = AF_UNSPEC};
+
+    ctl_del(n->epfd, fd);
+    if (!hard || connect(fd, &nothing, sizeof(nothing)) < 0)
+        shutdown(fd, SHUT_RDWR);
+}
+
 static void conn_release(struct net_epoll *n, struct net_conn *c)
 {
     int fd = fd_of(c);
 
-    table_remove(n, fd);
+    epoll__table_remove(n, fd);
     c->handle = 0;
     c->flags = 0;
     n->net.stats.open--;
@@ -197,6 +161,8 @@ static void conn_release(struct net_epoll *n, struct net_conn *c)
 
 static void conn_lost(struct net_epoll *n, struct net_conn *c, int err)
 {
+    if (__builtin_expect(n->table[fd_of(c)].copied, 0))
+        copied_end(n, fd_of(c), false);
     conn_release(n, c);
     c->ops->closed(c, err);
 }
@@ -291,27 +257,34 @@ static __attribute__((noinline)) void conn_event(struct net_epoll *n, struct net
     /* Read first: after a reset it tells of it, where a write would take the error for itself. */
     if (!(c->flags & CONN_PAUSED) && (events & ~(uint32_t)EPOLLOUT)) {
         conn_read(n, c, events);
-        if (n->table[fd].generation != generation)
+        if (n->table[fd].generation != generation || n->held)
             return;
     }
     if (events & EPOLLOUT)
         conn_writable(n, c, generation);
 }
 
+int epoll__socket(const struct net_addr *addr, struct sockaddr_storage *ret, socklen_t *ret_len)
+{
+    *ret_len = net_addr_to_sockaddr(addr, ret);
+    if (*ret_len == 0)
+        return -EAFNOSUPPORT;
+    int fd = socket(ret->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
+}
+
 static int epoll_back_connect(struct net *net, struct net_conn *c, const struct net_addr *addr)
 {
     struct net_epoll *n = from_net(net);
     struct sockaddr_storage ss;
-    socklen_t len = net_addr_to_sockaddr(addr, &ss);
-    if (len == 0)
-        return -EAFNOSUPPORT;
-    int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    socklen_t len;
+    int fd = epoll__socket(addr, &ss, &len);
     if (fd < 0)
-        return -errno;
+        return fd;
     tcp_options_set(fd, &net->keepalive);
     int r = connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS ? -errno : 0;
     if (r == 0)
-        r = table_add(n, fd, c, KIND_CONN, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
+        r = epoll__table_add(n, fd, c, KIND_CONN, EPOLLIN | EPOLLRDHUP | EPOLLOUT);
     if (r < 0) {
         close(fd);
         return r;
@@ -386,7 +359,7 @@ static void epoll_back_shutdown(struct net *net, struct net_conn *c)
     shutdown(fd_of(c), SHUT_WR); /* fails only when there is nobody left to tell */
 }
 
-static void linger_none(int fd)
+void epoll__linger_none(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
@@ -394,124 +367,59 @@ static void linger_none(int fd)
 
 static void epoll_back_close(struct net *net, struct net_conn *c, bool hard)
 {
+    struct net_epoll *n = from_net(net);
+
     if (hard)
-        linger_none(fd_of(c));
-    conn_release(from_net(net), c);
+        epoll__linger_none(fd_of(c));
+    if (__builtin_expect(n->table[fd_of(c)].copied, 0))
+        copied_end(n, fd_of(c), hard);
+    conn_release(n, c);
 }
 
-/* ---- listeners ---- */
+/* ---- connections that another process takes over ---- */
 
-static struct listener *listener_of(struct net *net, const struct net_listener *l)
+static int epoll_back_conn_handle(const struct net *net, const struct net_conn *c)
+{
+    const struct net_epoll *n = (const struct net_epoll *)net;
+
+    ASSERT(n->table[fd_of(c)].kind == KIND_CONN);
+    n->table[fd_of(c)].copied = true;
+    return fd_of(c);
+}
+
+static int epoll_back_take(struct net *net, struct net_conn *c, int fd)
 {
     struct net_epoll *n = from_net(net);
-    ASSERT(n->table[l->handle - 1].kind == KIND_LISTENER);
-    return n->table[l->handle - 1].owner;
-}
+    int r = epoll__table_add(n, fd, c, KIND_CONN, EPOLLIN | EPOLLRDHUP);
 
-/* Several shards may wait for the same socket: EPOLLEXCLUSIVE wakes one, and can only be set by ADD. So a
- * listener that rests is taken out, and put in again. 0 or -errno. */
-static int listener_arm(struct listener *k)
-{
-    struct net_epoll *n = k->n;
-    bool want = !k->paused && !timer_is_set(&k->rest);
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLEXCLUSIVE,
-                             .data.u64 = (uint64_t)n->table[k->fd].generation << 32 | (uint32_t)k->fd};
-
-    if (want == k->armed)
-        return 0;
-    if (epoll_ctl(n->epfd, want ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, k->fd, &ev) < 0)
-        return -errno;
-    k->armed = want;
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    n->table[fd].copied = true;
+    c->handle = fd + 1;
+    c->flags = CONN_ARMED_IN;
+    n->net.stats.open++;
     return 0;
 }
 
-static void listener_rest(struct listener *k);
-
-static void listener_rested(struct timer *t)
+static void epoll_back_drop(struct net *net, int fd)
 {
-    struct listener *k = (struct listener *)((char *)t - offsetof(struct listener, rest));
-    if (listener_arm(k) < 0)
-        listener_rest(k);
-}
-
-static void listener_rest(struct listener *k)
-{
-    timer_set(k->n->net.loop, &k->rest, NET_ACCEPT_PAUSE_MS, listener_rested);
-    listener_arm(k);
-}
-
-/* Errors of one connection that died in the queue, or that the network reports through accept (accept(2)). */
-static bool accept_error_passes(int err)
-{
-    static const int passing[] = {ECONNABORTED, EINTR,      EPROTO,      ENOPROTOOPT, EHOSTDOWN, ENONET,
-                                  EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, ENETDOWN,    EPERM,     ETIMEDOUT};
-    for (unsigned i = 0; i < sizeof(passing) / sizeof(passing[0]); i++) {
-        if (passing[i] == err)
-            return true;
-    }
-    return false;
-}
-
-static void accept_refuse(int fd)
-{
-    linger_none(fd);
     close(fd);
 }
 
-/* A new descriptor to its owner. */
-static void accept_to_owner(struct listener *k, int fd, const struct sockaddr_storage *ss)
+static void epoll_back_forget(struct net *net, struct net_conn *c)
 {
-    struct net_epoll *n = k->n;
-    struct net_addr peer;
-
-    net_addr_from_sockaddr(ss, &peer);
-    n->net.stats.accepts++;
-    struct net_conn *c = k->l->ops->accepted(k->l, &peer, &k->addr);
-    if (c == NULL) {
-        accept_refuse(fd);
-        return;
-    }
-    ASSERT(c->handle == 0 && c->ops != NULL);
-    int r = table_add(n, fd, c, KIND_CONN, EPOLLIN | EPOLLRDHUP);
-    if (r < 0) {
-        accept_refuse(fd);
-        c->ops->closed(c, -r);
-        return;
-    }
-    c->handle = fd + 1;
-    c->flags = CONN_ARMED_IN | (k->l->newcomers ? NET_CONN_NEW : 0);
-    n->net.stats.open++;
+    ctl_del(from_net(net)->epfd, fd_of(c));
+    conn_release(from_net(net), c);
 }
 
-/* One accept; false when there is no more to take now (then k may be gone, or at rest). */
-static bool accept_one(struct listener *k)
-{
-    struct sockaddr_storage ss;
-    socklen_t len = sizeof(ss);
-
-    ss.ss_family = AF_UNSPEC;
-    int fd = accept4(k->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        if (k->n->keep == NULL || k->n->keep(k->n->keep_ctx, k->l, fd))
-            accept_to_owner(k, fd, &ss);
-        else
-            close(fd);
-        return true;
-    }
-    int err = errno;
-    if (accept_error_passes(err))
-        return true;
-    if (err != EAGAIN) {
-        listener_rest(k);
-        k->l->ops->accept_failed(k->l, err);
-    }
-    return false;
-}
+/* ---- storms ---- */
 
 #define HANGUP (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
 
 /* One more accept, newcomer or leaver in this turn? */
-static __attribute__((noinline)) bool storm_has_time(struct net_epoll *n)
+bool epoll__storm_has_time(struct net_epoll *n)
 {
     if (n->storm_events == 0)
         n->storm_end_ns = loop_turn_left_ns(n->net.loop) / STORM_SHARE * (STORM_SHARE - 1);
@@ -533,13 +441,13 @@ static bool put_off(struct net_epoll *n, struct net_conn *c, int fd)
 /* In the order in which they came. */
 static void storm_event(struct net_epoll *n, struct net_conn *c, int fd, uint32_t events)
 {
-    if ((late_is_empty(&n->late) && storm_has_time(n)) || !put_off(n, c, fd))
+    if ((late_is_empty(&n->late) && epoll__storm_has_time(n)) || !put_off(n, c, fd))
         conn_read(n, c, events);
 }
 
 static void run_late(struct net_epoll *n)
 {
-    while (!late_is_empty(&n->late) && storm_has_time(n)) {
+    while (!late_is_empty(&n->late) && !n->held && epoll__storm_has_time(n)) {
         uint64_t one = late_pop(&n->late);
         const struct entry *e = &n->table[(uint32_t)one];
         struct net_conn *c = e->owner;
@@ -552,210 +460,100 @@ static void run_late(struct net_epoll *n)
     }
 }
 
-/* The accept that finds nothing is a system call for nothing. So take no more than came last time, and twice
- * as many next time if that was not all. */
-static void listener_event(struct listener *k, uint32_t generation)
-{
-    struct net_epoll *n = k->n;
-    int fd = k->fd;
-
-    for (unsigned i = 0; i < k->accepts_max && storm_has_time(n); i++) {
-        bool more = accept_one(k);
-        if (n->table[fd].generation != generation || !k->armed)
-            return;
-        if (!more) {
-            k->accepts_max = i > 0 ? i : 1;
-            return;
-        }
-    }
-    k->accepts_max = k->accepts_max * 2 < ACCEPTS_MAX ? k->accepts_max * 2 : ACCEPTS_MAX;
-}
-
-static bool set_nonblocking(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && ((flags & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
-}
-
-static int listener_add(struct net_epoll *n, struct net_listener *l, int fd, bool owns_fd)
-{
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-
-    if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
-        return -errno;
-    if (!set_nonblocking(fd))
-        return -errno;
-    /* What is accepted inherits them. Whoever has set them before listen() knows why. */
-    if (ss.ss_family != AF_UNIX && !tcp_options_are_set(fd))
-        tcp_options_set(fd, &n->net.keepalive);
-    struct listener *k = calloc(1, sizeof(*k));
-    if (k == NULL)
-        return -ENOMEM;
-    *k = (struct listener){.l = l,
-                           .n = n,
-                           .fd = fd,
-                           .keepalive = n->net.keepalive,
-                           .accepts_max = 1,
-                           .owns_fd = owns_fd,
-                           .armed = true};
-    net_addr_from_sockaddr(&ss, &k->addr);
-    int r = table_add(n, fd, k, KIND_LISTENER, EPOLLIN | EPOLLEXCLUSIVE);
-    if (r < 0) {
-        free(k);
-        return r;
-    }
-    l->handle = fd + 1;
-    n->n_listeners++;
-    return 0;
-}
-
-static int epoll_back_listen_fd(struct net *net, struct net_listener *l, int fd)
-{
-    return listener_add(from_net(net), l, fd, false);
-}
-
-static int bind_and_listen(int fd, const struct sockaddr_storage *ss, socklen_t len, int backlog)
-{
-    int on = 1, off = 0;
-
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
-        return -errno;
-    if (ss->ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
-        return -errno;
-    if (bind(fd, (const struct sockaddr *)ss, len) < 0)
-        return -errno;
-    return listen(fd, backlog) < 0 ? -errno : 0;
-}
-
-static int epoll_back_listen(struct net *net, struct net_listener *l, const struct net_addr *addr,
-                             int backlog)
-{
-    struct sockaddr_storage ss;
-    socklen_t len = net_addr_to_sockaddr(addr, &ss);
-    if (len == 0)
-        return -EAFNOSUPPORT;
-    int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    int r = bind_and_listen(fd, &ss, len, backlog);
-    if (r == 0)
-        r = listener_add(from_net(net), l, fd, true);
-    if (r < 0)
-        close(fd);
-    return r;
-}
-
-static int epoll_back_listener_addr(struct net *net, const struct net_listener *l, struct net_addr *ret)
-{
-    *ret = listener_of(net, l)->addr;
-    return 0;
-}
-
-static void epoll_back_listener_close(struct net *net, struct net_listener *l)
-{
-    struct listener *k = listener_of(net, l);
-
-    k->paused = true;
-    listener_arm(k); /* the descriptor lives on in other processes, and so would its place in epoll */
-    timer_cancel(net->loop, &k->rest);
-    table_remove(k->n, k->fd);
-    if (k->owns_fd)
-        close(k->fd);
-    k->n->n_listeners--;
-    free(k);
-    l->handle = 0;
-}
-
-static void epoll_back_listener_pause(struct net *net, struct net_listener *l)
-{
-    struct listener *k = listener_of(net, l);
-    k->paused = true;
-    listener_arm(k);
-}
-
-static void epoll_back_listener_resume(struct net *net, struct net_listener *l)
-{
-    struct listener *k = listener_of(net, l);
-    k->paused = false;
-    if (listener_arm(k) < 0)
-        listener_rest(k);
-}
-
 /* ---- other descriptors ---- */
 
-static const struct net_ops ops;
-
-static int watch_add(struct net *n, struct net_watch *w, int fd, uint32_t events)
+static uint32_t watch_events(enum kind kind)
 {
-    ASSERT(n->ops == &ops && w->handle == 0 && w->readable != NULL);
-    int r = table_add(from_net(n), fd, w, KIND_WATCH, events);
-    if (r == 0)
-        w->handle = fd + 1;
-    return r;
+    return kind == KIND_WATCH_EDGE ? EPOLLIN | EPOLLET : EPOLLIN;
+}
+
+static bool is_watch(const struct entry *e)
+{
+    return e->kind == KIND_WATCH || e->kind == KIND_WATCH_EDGE;
+}
+
+/* A watch that is readable already is told of once more: that is what watches must be able to bear. */
+static void held_add(struct net_epoll *n, int fd)
+{
+    const struct entry *e = &n->table[fd];
+    struct epoll_event ev = {.events = watch_events(e->kind),
+                             .data.u64 = (uint64_t)e->generation << 32 | (uint32_t)fd};
+
+    if (epoll_ctl(n->held_epfd, EPOLL_CTL_ADD, fd, &ev) < 0 && errno != EEXIST)
+        n->held_lacking = true; /* no memory: again before the next turn */
+}
+
+static void held_add_all(struct net_epoll *n)
+{
+    n->held_lacking = false;
+    for (uint32_t fd = 0; fd < n->n_entries; fd++) {
+        if (is_watch(&n->table[fd]))
+            held_add(n, (int)fd);
+    }
+}
+
+static void epoll_back_hold(struct net *net, bool on)
+{
+    struct net_epoll *n = from_net(net);
+
+    if (on == n->held)
+        return;
+    n->held = on;
+    if (on) {
+        held_add_all(n);
+        return;
+    }
+    for (uint32_t fd = 0; fd < n->n_entries; fd++) {
+        if (is_watch(&n->table[fd]))
+            epoll_ctl(n->held_epfd, EPOLL_CTL_DEL, (int)fd, NULL); /* fails if it was lacking */
+    }
+}
+
+static int watch_add(struct net *net, struct net_watch *w, int fd, enum kind kind)
+{
+    ASSERT(net->ops == &epoll__ops && w->handle == 0 && w->readable != NULL);
+    struct net_epoll *n = from_net(net);
+    int r = epoll__table_add(n, fd, w, kind, watch_events(kind));
+    if (r < 0)
+        return r;
+    w->handle = fd + 1;
+    if (n->held)
+        held_add(n, fd);
+    return 0;
 }
 
 int net_epoll_watch_add(struct net *n, struct net_watch *w, int fd)
 {
-    return watch_add(n, w, fd, EPOLLIN);
+    return watch_add(n, w, fd, KIND_WATCH);
 }
 
 int net_epoll_watch_add_edge(struct net *n, struct net_watch *w, int fd)
 {
-    return watch_add(n, w, fd, EPOLLIN | EPOLLET);
+    return watch_add(n, w, fd, KIND_WATCH_EDGE);
 }
 
 void net_epoll_watch_remove(struct net *n, struct net_watch *w)
 {
     if (w->handle == 0)
         return;
-    int r = epoll_ctl(from_net(n)->epfd, EPOLL_CTL_DEL, w->handle - 1, NULL);
-    ASSERT(r == 0);
-    table_remove(from_net(n), w->handle - 1);
+    ctl_del(from_net(n)->epfd, w->handle - 1);
+    if (from_net(n)->held)
+        epoll_ctl(from_net(n)->held_epfd, EPOLL_CTL_DEL, w->handle - 1, NULL);
+    epoll__table_remove(from_net(n), w->handle - 1);
     w->handle = 0;
 }
 
-/* ---- connections from and to other processes ---- */
-
-void net_epoll_set_keeper(struct net *n, bool (*keep)(void *ctx, struct net_listener *l, int fd), void *ctx)
-{
-    ASSERT(n->ops == &ops);
-    from_net(n)->keep = keep;
-    from_net(n)->keep_ctx = ctx;
-}
-
-/* What is left of it: enough to accept one connection more. */
-static struct listener closed_listener(struct net *n, struct net_listener *l, int fd)
-{
-    struct listener k = {.l = l, .n = from_net(n), .keepalive = n->keepalive, .fd = -1};
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-    if (l->handle == 0 && getsockname(fd, (struct sockaddr *)&ss, &len) == 0)
-        net_addr_from_sockaddr(&ss, &k.addr);
-    return k;
-}
-
-void net_epoll_adopt(struct net *n, struct net_listener *l, int fd)
-{
-    struct sockaddr_storage ss;
-    socklen_t len = sizeof(ss);
-
-    ASSERT(n->ops == &ops);
-    ss.ss_family = AF_UNSPEC;
-    if (l->ops == NULL) {
-        accept_refuse(fd);
-    } else if (getpeername(fd, (struct sockaddr *)&ss, &len) < 0 || !set_nonblocking(fd)) {
-        close(fd); /* reset on the way: nobody has heard of it yet */
-    } else {
-        struct listener closed = closed_listener(n, l, fd);
-        struct listener *k = l->handle != 0 ? listener_of(n, l) : &closed;
-        if (ss.ss_family != AF_UNIX && !tcp_options_are_set(fd)) /* mostly it has them from its listener */
-            tcp_options_set(fd, &k->keepalive);
-        accept_to_owner(k, fd, &ss);
-    }
-}
-
 /* ---- the turn ---- */
+
+/* Was taken from epfd before another of the same batch said net_hold. Level-triggered it comes again; an edge
+ * has to be asked for once more. */
+static __attribute__((noinline)) void put_back(struct net_epoll *n, const struct entry *e, int fd)
+{
+    const struct net_conn *c = e->owner;
+
+    if (e->kind == KIND_CONN && !(c->flags & (CONN_ARMED_IN | CONN_LATE)))
+        ctl_mod(n, fd, EPOLLET | (c->flags & CONN_ARMED_OUT ? EPOLLOUT : 0));
+}
 
 static inline void dispatch(struct net_epoll *n, const struct epoll_event *ev)
 {
@@ -765,6 +563,10 @@ static inline void dispatch(struct net_epoll *n, const struct epoll_event *ev)
 
     if (e->generation != generation)
         return;
+    if (__builtin_expect(n->held, 0) && !is_watch(e)) {
+        put_back(n, e, fd);
+        return;
+    }
     if (__builtin_expect(e->kind == KIND_CONN, 1)) {
         struct net_conn *c = e->owner;
         bool is_quiet = (c->flags & ~NET_CONN_NEW) == CONN_ARMED_IN; /* nothing but to be read */
@@ -776,10 +578,8 @@ static inline void dispatch(struct net_epoll *n, const struct epoll_event *ev)
         else
             storm_event(n, c, fd, ev->events);
     } else if (e->kind == KIND_LISTENER) {
-        struct listener *k = e->owner;
-        if (k->armed)
-            listener_event(k, generation);
-    } else if (e->kind == KIND_WATCH) {
+        epoll__listener_event(e->owner, generation);
+    } else if (is_watch(e)) {
         struct net_watch *w = e->owner;
         w->readable(w);
     }
@@ -800,9 +600,27 @@ static int dispatch_all(struct net_epoll *n, int count)
     return count < 0 ? 0 : count;
 }
 
+/* Connections and listeners wait; what they have to say stays in epfd. */
+static int poll_held(struct net_epoll *n, uint64_t timeout_ns)
+{
+    if (n->held_lacking)
+        held_add_all(n);
+    int wait_ms = timeout_ms(timeout_ns);
+    if (n->held_lacking && (wait_ms < 0 || wait_ms > HELD_LACKING_MS))
+        wait_ms = HELD_LACKING_MS;
+    int count = epoll_wait(n->held_epfd, n->events, EVENTS_MAX, wait_ms);
+
+    ASSERT(count >= 0 || errno == EINTR);
+    loop_poll_returned(n->net.loop);
+    return dispatch_all(n, count);
+}
+
 static int epoll_back_poll(void *ctx, uint64_t timeout_ns)
 {
     struct net_epoll *n = ctx;
+
+    if (__builtin_expect(n->held, 0))
+        return poll_held(n, timeout_ns);
     int wait_ms = late_is_empty(&n->late) ? timeout_ms(timeout_ns) : 0;
     int count = epoll_wait(n->epfd, n->events, EVENTS_MAX, wait_ms);
 
@@ -812,7 +630,7 @@ static int epoll_back_poll(void *ctx, uint64_t timeout_ns)
     n->storm_events = 0;
     int total = dispatch_all(n, count);
     for (unsigned batch = 1; count == EVENTS_MAX && batch < BATCHES_MAX; batch++) {
-        if (!n->storm_over || loop_turn_left_ns(n->net.loop) == 0)
+        if (!n->storm_over || n->held || loop_turn_left_ns(n->net.loop) == 0)
             break;
         count = epoll_wait(n->epfd, n->events, EVENTS_MAX, 0);
         total += dispatch_all(n, count);
@@ -830,31 +648,37 @@ static void epoll_back_free(struct net *net)
     ASSERT(net->stats.open == 0 && n->n_listeners == 0);
     loop_set_poller(net->loop, NULL);
     close(n->epfd);
+    close(n->held_epfd);
     munmap(n->read_buf, NET_READ_SIZE);
     free(n->late.list);
     free(n->table);
     free(n);
 }
 
-static const struct net_ops ops = {
+const struct net_ops epoll__ops = {
     .free = epoll_back_free,
-    .listen_fd = epoll_back_listen_fd,
-    .listen = epoll_back_listen,
-    .listener_addr = epoll_back_listener_addr,
-    .listener_close = epoll_back_listener_close,
-    .listener_pause = epoll_back_listener_pause,
-    .listener_resume = epoll_back_listener_resume,
+    .listen_fd = epoll__listen_fd,
+    .listen = epoll__listen,
+    .listener_addr = epoll__listener_addr,
+    .listener_close = epoll__listener_close,
+    .listener_pause = epoll__listener_pause,
+    .listener_resume = epoll__listener_resume,
     .connect = epoll_back_connect,
     .writev = epoll_back_writev,
     .read_pause = epoll_back_read_pause,
     .read_resume = epoll_back_read_resume,
     .shutdown = epoll_back_shutdown,
     .close = epoll_back_close,
+    .hold = epoll_back_hold,
+    .conn_handle = epoll_back_conn_handle,
+    .take = epoll_back_take,
+    .drop = epoll_back_drop,
+    .forget = epoll_back_forget,
 };
 
 static int net_epoll_init(struct net_epoll *n, struct loop *l)
 {
-    n->net.ops = &ops;
+    n->net.ops = &epoll__ops;
     n->net.loop = l;
     n->net.keepalive = (struct net_keepalive)NET_KEEPALIVE_DEFAULT;
     /* Mapped, so that what no read ever fills takes no memory. */
@@ -862,8 +686,11 @@ static int net_epoll_init(struct net_epoll *n, struct loop *l)
     if (n->read_buf == MAP_FAILED)
         return -errno;
     n->epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (n->epfd < 0) {
+    n->held_epfd = n->epfd < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    if (n->held_epfd < 0) {
         int err = errno;
+        if (n->epfd >= 0)
+            close(n->epfd);
         munmap(n->read_buf, NET_READ_SIZE);
         return -err;
     }

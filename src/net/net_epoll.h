@@ -36,5 +36,8 @@ void net_epoll_set_keeper(struct net *n, bool (*keep)(void *ctx, struct net_list
  * (non-blocking, the same options, accepted(), reset when refused), whether l is paused or not; the keeper is
  * not asked. Also when l is closed (it was on its way when that happened), as long as l->ops is set. Takes fd
  * in every case: it is closed if its peer is gone already, reset if l is none at all. Calls accepted(): only
- * from a watch, never from within a connection's callback. */
+ * from a watch, never from within a connection's callback. Also while held (net_hold): nobody else has it,
+ * and its peer believes to be connected; nothing more is heard of it before the hold is over. Whoever holds a
+ * net for good must see to it that nobody hands connections over to it any more, and that those on their way
+ * have come. */
 void net_epoll_adopt(struct net *n, struct net_listener *l, int fd);

@@ -25,6 +25,11 @@ struct net_ops {
     void (*read_resume)(struct net *n, struct net_conn *c);
     void (*shutdown)(struct net *n, struct net_conn *c);
     void (*close)(struct net *n, struct net_conn *c, bool hard);
+    void (*hold)(struct net *n, bool on);
+    int (*conn_handle)(const struct net *n, const struct net_conn *c);
+    int (*take)(struct net *n, struct net_conn *c, int handle);
+    void (*drop)(struct net *n, int handle);
+    void (*forget)(struct net *n, struct net_conn *c);
 };
 
 struct net {

@@ -87,6 +87,12 @@ int sim_net_bound(const struct sim_net *w, int fd, struct net_addr *ret); /* 0 o
  * reset. */
 void sim_net_unbind(struct sim_net *w, int fd);
 
+/* ---- connections that another node takes over (net.h): net_conn_handle gives a number, net_take of any
+ * other node, for as long as some node has it open, a claim. Who has had it longest is the owner: it alone
+ * may write and be told of anything, and so must not be held to be so; to write for or close it without being
+ * the owner is an ASSERT. With net_forget, or its death, the next is. With the last of them the kernel closes
+ * it. Each has a net_read_pause of its own. */
+
 /* ---- trouble; all of it only between steps */
 
 enum sim_net_death {
@@ -114,7 +120,7 @@ void sim_net_node_freeze(struct net *n, uint64_t ns);
  * NET_ACCEPT_PAUSE_MS. */
 void sim_net_node_fail_accepts(struct net *n, unsigned count, int err);
 
-/* The node that has the other end of c; NULL: none (not accepted yet, or gone). */
+/* The node that has the other end of c (of several, the owner); NULL: none (not accepted yet, or gone). */
 struct net *sim_net_conn_peer(struct net *n, const struct net_conn *c);
 /* c: either end of the connection. Reset: both ends get ECONNRESET, bytes on the way are lost. Cut: nothing
  * gets through any more, in either direction, and nobody is told. */

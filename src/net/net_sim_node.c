@@ -14,13 +14,21 @@ static struct sim_node *from_net(struct net *n)
     return (struct sim_node *)n;
 }
 
-static struct sim_end *end_of(struct net *n, const struct net_conn *c)
+/* Also of a node that has only a claim. */
+static struct sim_end *end_with(const struct sim_node *node, const struct net_conn *c)
 {
-    struct sim_node *node = from_net(n);
     uint32_t index = (uint32_t)c->handle - 1;
 
-    ASSERT(index < node->n_ends && node->ends[index] != NULL && node->ends[index]->c == c);
+    ASSERT(index < node->n_ends && node->ends[index] != NULL);
     return node->ends[index];
+}
+
+static struct sim_end *end_of(struct net *n, const struct net_conn *c)
+{
+    struct sim_end *end = end_with(from_net(n), c);
+
+    ASSERT(end->node == from_net(n) && end->c == c); /* else it is another node's as yet */
+    return end;
 }
 
 /* ---- which ends have something to tell ---- */
@@ -65,7 +73,8 @@ void sim__end_update(struct sim_end *end)
     }
 }
 
-void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn *c)
+/* A place among the node's ends, and a reference. */
+static uint32_t place_take(struct sim_node *node, struct sim_end *end, struct net_conn *c)
 {
     uint32_t i = node->ends_lowest;
 
@@ -80,26 +89,55 @@ void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn
     node->ends[i] = end;
     node->ends_lowest = i + 1;
     node->net.stats.open++;
-    end->node = node;
-    end->c = c;
-    end->index = i;
     end->pair->refs++;
     c->handle = (int32_t)i + 1;
     c->flags = 0;
+    return i;
+}
+
+static void place_leave(struct sim_node *node, uint32_t index, struct net_conn *c)
+{
+    c->handle = 0;
+    node->ends[index] = NULL;
+    if (index < node->ends_lowest)
+        node->ends_lowest = index;
+    node->net.stats.open--;
+}
+
+static void owner_set(struct sim_end *end, struct sim_node *node, struct net_conn *c, uint32_t index)
+{
+    end->node = node;
+    end->c = c;
+    end->index = index;
     sim__end_ask(end);
     sim__end_update(end);
+}
+
+void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn *c)
+{
+    owner_set(end, node, c, place_take(node, end, c));
+}
+
+/* What the one before wanted to know is nothing to the next. */
+static void owner_next(struct sim_end *end)
+{
+    struct sim_claim *first = end->claims;
+
+    if (first == NULL)
+        return;
+    end->claims = first->next;
+    end->paused = first->paused;
+    end->want_write = false;
+    owner_set(end, first->node, first->c, first->index);
+    free(first);
 }
 
 void sim__end_detach(struct sim_end *end)
 {
     struct sim_node *node = end->node;
 
-    end->c->handle = 0;
+    place_leave(node, end->index, end->c);
     end->c = NULL;
-    node->ends[end->index] = NULL;
-    if (end->index < node->ends_lowest)
-        node->ends_lowest = end->index;
-    node->net.stats.open--;
     if (end->ready) {
         end->ready = false;
         end->ready_next->ready_prev = end->ready_prev;
@@ -107,7 +145,61 @@ void sim__end_detach(struct sim_end *end)
         node->n_ready--;
     }
     end->node = NULL;
+    owner_next(end);
     sim__pair_unref(end->pair);
+}
+
+/* ---- claims ---- */
+
+static struct sim_claim **claim_of(struct sim_end *end, const struct sim_node *node, const struct net_conn *c)
+{
+    struct sim_claim **at = &end->claims;
+
+    while (*at != NULL && ((*at)->node != node || (*at)->c != c))
+        at = &(*at)->next;
+    ASSERT(*at != NULL);
+    return at;
+}
+
+static void claim_add(struct sim_end *end, struct sim_node *node, struct net_conn *c)
+{
+    struct sim_claim *claim = sim__alloc(sizeof(*claim)), **last = &end->claims;
+
+    *claim = (struct sim_claim){.node = node, .c = c, .index = place_take(node, end, c)};
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = claim;
+}
+
+static void claim_drop(struct sim_end *end, struct sim_node *node, struct net_conn *c)
+{
+    struct sim_claim **at = claim_of(end, node, c), *claim = *at;
+
+    place_leave(node, claim->index, c);
+    *at = claim->next;
+    free(claim);
+    sim__pair_unref(end->pair);
+}
+
+/* The kernel closes a connection with the last descriptor of it. */
+static void owner_leaves(struct sim_end *end)
+{
+    if (end->claims == NULL)
+        sim__end_close(end, false);
+    sim__end_detach(end);
+}
+
+static struct sim_end *end_numbered(const struct sim_net *w, int number)
+{
+    for (uint32_t i = 0; i < w->n_nodes; i++) {
+        const struct sim_node *node = w->nodes[i];
+        for (uint32_t k = 0; k < node->n_ends; k++) {
+            struct sim_end *end = node->ends[k];
+            if (end != NULL && end->pair->number + end->side == number)
+                return end;
+        }
+    }
+    return NULL;
 }
 
 /* ---- telling ---- */
@@ -177,7 +269,7 @@ static void end_tell(struct sim_node *node, struct sim_end *end)
     } else if (!end->paused && end->fin_arrived) {
         tell_closed(node, end, 0);
     }
-    if (end->c != NULL && can_tell_writable(end)) {
+    if (end->node == node && !node->held && can_tell_writable(end)) {
         end->want_write = false;
         sim__note(node->w, node->id, end->index, 4000);
         end->c->ops->writable(end->c);
@@ -201,7 +293,7 @@ static int tell_ready(struct sim_node *node)
     for (uint32_t i = 0; i < n; i++) {
         struct sim_end *end = batch[i];
         node->batch_at = i;
-        if (end->ready && !sim__chance(w, w->options.skip_percent)) {
+        if (end->ready && end->node == node && !node->held && !sim__chance(w, w->options.skip_percent)) {
             end_tell(node, end);
             told++;
         }
@@ -217,11 +309,13 @@ static int tell_ready(struct sim_node *node)
 
 static bool can_accept(const struct sim_listener *k)
 {
-    return !k->paused && !timer_is_set(&k->rest) && k->socket->first != NULL;
+    return !k->paused && !k->node->held && !timer_is_set(&k->rest) && k->socket->first != NULL;
 }
 
 bool sim__node_has_work(const struct sim_node *node)
 {
+    if (node->held)
+        return false;
     if (node->n_ready > 0)
         return true;
     for (uint32_t i = 0; i < node->n_listeners; i++) {
@@ -306,7 +400,7 @@ static int node_poll(void *ctx, uint64_t timeout_ns)
         return 0;
     for (uint32_t i = 0; i < node->n_listeners; i++)
         n += accept_some(node, i);
-    return n + tell_ready(node);
+    return node->held ? n : n + tell_ready(node);
 }
 
 /* ---- net_ops: listeners ---- */
@@ -447,9 +541,15 @@ static ssize_t sim_back_writev(struct net *n, struct net_conn *c, const struct i
 
 static void read_pause_set(struct net *n, struct net_conn *c, bool paused)
 {
-    if (from_net(n)->dead)
+    struct sim_node *node = from_net(n);
+
+    if (node->dead)
         return;
-    struct sim_end *end = end_of(n, c);
+    struct sim_end *end = end_with(node, c);
+    if (end->node != node) {
+        (*claim_of(end, node, c))->paused = paused;
+        return;
+    }
     end->paused = paused;
     sim__end_update(end);
 }
@@ -491,6 +591,57 @@ static void sim_back_close(struct net *n, struct net_conn *c, bool hard)
     sim__end_detach(end);
 }
 
+/* ---- net_ops: another process takes over ---- */
+
+static void sim_back_hold(struct net *n, bool on)
+{
+    from_net(n)->held = on;
+}
+
+static int sim_back_conn_handle(const struct net *n, const struct net_conn *c)
+{
+    const struct sim_node *node = (const struct sim_node *)n;
+
+    ASSERT(n->ops == &ops && !node->dead);
+    const struct sim_end *end = end_with(node, c);
+    return end->pair->number + end->side;
+}
+
+static int sim_back_take(struct net *n, struct net_conn *c, int handle)
+{
+    struct sim_node *node = from_net(n);
+
+    if (node->dead)
+        return -ENETDOWN;
+    struct sim_end *end = end_numbered(node->w, handle);
+    if (end == NULL)
+        return -EBADF;
+    sim__note(node->w, node->id, (uint64_t)handle, 9000);
+    claim_add(end, node, c);
+    return 0;
+}
+
+/* Only a number. */
+static void sim_back_drop(struct net *n, int handle)
+{
+}
+
+static void sim_back_forget(struct net *n, struct net_conn *c)
+{
+    struct sim_node *node = from_net(n);
+
+    if (node->dead) {
+        c->handle = 0;
+        return;
+    }
+    struct sim_end *end = end_with(node, c);
+    sim__note(node->w, node->id, end->index, 9001);
+    if (end->node == node)
+        owner_leaves(end);
+    else
+        claim_drop(end, node, c);
+}
+
 /* ---- life and death ---- */
 
 static void sim_back_free(struct net *n)
@@ -523,6 +674,11 @@ static const struct net_ops ops = {
     .read_resume = sim_back_read_resume,
     .shutdown = sim_back_shutdown,
     .close = sim_back_close,
+    .hold = sim_back_hold,
+    .conn_handle = sim_back_conn_handle,
+    .take = sim_back_take,
+    .drop = sim_back_drop,
+    .forget = sim_back_forget,
 };
 
 struct net *sim_net_node(struct sim_net *w, struct loop *l)
@@ -550,6 +706,30 @@ void sim_net_node_source(struct net *n, const struct net_addr *addr)
     from_net(n)->source = *addr;
 }
 
+/* What the kernel does with an end of a node that dies; c keeps its handle: its owner tears it down later. */
+static void end_orphan(struct sim_end *end, struct sim_node *node, uint32_t index, enum sim_net_death how)
+{
+    struct net_conn *c;
+
+    if (end->node != node) {
+        const struct sim_claim *claim = end->claims;
+        while (claim->node != node)
+            claim = claim->next;
+        c = claim->c;
+        claim_drop(end, node, c);
+    } else {
+        c = end->c;
+        if (how == SIM_NET_DEATH_HOST)
+            sim__end_die(end);
+        else if (how == SIM_NET_DEATH_LUCKY && end->claims == NULL)
+            sim__end_close_lucky(end);
+        else if (end->claims == NULL)
+            sim__end_close(end, false);
+        sim__end_detach(end);
+    }
+    c->handle = (int32_t)index + 1;
+}
+
 void sim_net_node_kill(struct net *n, enum sim_net_death how)
 {
     struct sim_node *node = from_net(n);
@@ -561,19 +741,8 @@ void sim_net_node_kill(struct net *n, enum sim_net_death how)
         node->accepting = NULL;
     }
     for (uint32_t i = 0; i < node->n_ends; i++) {
-        struct sim_end *end = node->ends[i];
-        if (end == NULL)
-            continue;
-        int32_t handle = end->c->handle; /* stays: its owner tears it down later */
-        struct net_conn *c = end->c;
-        if (how == SIM_NET_DEATH_HOST)
-            sim__end_die(end);
-        else if (how == SIM_NET_DEATH_LUCKY)
-            sim__end_close_lucky(end);
-        else
-            sim__end_close(end, false);
-        sim__end_detach(end);
-        c->handle = handle;
+        if (node->ends[i] != NULL)
+            end_orphan(node->ends[i], node, i, how);
     }
     for (uint32_t i = 0; i < node->n_listeners; i++) {
         if (node->listeners[i] == NULL)
@@ -642,7 +811,7 @@ void sim_net_conn_reset(struct net *n, struct net_conn *c)
 
 struct net *sim_net_conn_peer(struct net *n, const struct net_conn *c)
 {
-    struct sim_end *end = end_of(n, c);
+    struct sim_end *end = end_with(from_net(n), c);
     struct sim_node *peer = sim__end_other(end)->node;
     for (uint32_t i = 0; peer == NULL && i < end->pair->w->n_nodes; i++)
         if (end->pair->w->nodes[i]->accepting == end->pair)

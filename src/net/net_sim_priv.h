@@ -9,8 +9,8 @@
  * net_sim_wire.c  pairs and listening sockets: what the kernels and the wire between them do
  * net_sim_node.c  the net of one node: net_ops, and the callbacks
  *
- * A pair is counted: one for each event that names it, each end that a node has open, and its place in a
- * queue. */
+ * A pair is counted: one for each event that names it, each end that a node has open (claims too), and its
+ * place in a queue. */
 #pragma once
 
 #include <setjmp.h>
@@ -47,6 +47,15 @@ enum sim_end_state {
     SIM_END_DEAD,   /* answers nothing */
 };
 
+/* A node that has an end open, too (net_take), and gets it when those before it are gone. */
+struct sim_claim {
+    struct sim_claim *next;
+    struct sim_node *node;
+    struct net_conn *c;
+    uint32_t index; /* in node->ends */
+    bool paused;
+};
+
 struct sim_end {
     struct sim_pair *pair;
     uint8_t side;
@@ -55,7 +64,8 @@ struct sim_end {
     /* the owner's; NULL and 0 when no node has it open */
     struct sim_node *node;
     struct net_conn *c;
-    uint32_t index; /* in node->ends */
+    uint32_t index;           /* in node->ends */
+    struct sim_claim *claims; /* after the owner's, in this order */
 
     /* what comes to it */
     struct bytes in; /* the first `arrived` are there, the rest is on the way */
@@ -76,7 +86,8 @@ struct sim_end {
 struct sim_pair {
     struct sim_net *w;
     unsigned refs;
-    uint32_t cap; /* bytes that a direction holds */
+    int32_t number; /* for net_conn_handle: of its ends, number + side */
+    uint32_t cap;   /* bytes that a direction holds */
     bool cut;
     struct net_addr to, from;
     struct sim_pair *queue_next; /* in a socket's queue */
@@ -106,7 +117,7 @@ struct sim_node {
     struct net net; /* first */
     struct sim_net *w;
     uint32_t id;
-    bool dead;
+    bool dead, held;
     uint64_t frozen_until_ns;
     uint64_t poked_ns; /* gets a turn then; UINT64_MAX: was not poked */
     struct net_addr source;
@@ -139,6 +150,7 @@ struct sim_net {
     struct sim_node **nodes;
     uint32_t n_nodes;
     uint32_t next_node_id;
+    int32_t next_pair;
     struct sim_socket *sockets;
     uint16_t next_port;
     int next_fd;
@@ -180,7 +192,8 @@ void sim__socket_unref(struct sim_socket *s);
 /* ---- net_sim_node.c */
 void sim__end_update(struct sim_end *end); /* after a change: is there something to tell its owner? */
 void sim__end_attach(struct sim_end *end, struct sim_node *node, struct net_conn *c);
-void sim__end_detach(struct sim_end *end); /* and the reference goes */
+/* And the reference goes. Whoever has the next claim is the owner then. */
+void sim__end_detach(struct sim_end *end);
 bool sim__node_has_work(const struct sim_node *node);
 /* The process does something that is seen from outside: it may stop here, then this does not return. */
 void sim__node_call(struct sim_node *node);

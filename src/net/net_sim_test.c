@@ -7,25 +7,16 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
-#include "base/bytes.h"
+#include "net/net_peer_test.h"
 
 #define MS     UINT64_C(1000000)
 #define SECOND (1000 * MS)
 
 enum { N_NODES = 4, N_PEERS = 40 };
-
-struct peer {
-    struct net_conn c; /* first */
-    struct net *n;
-    struct bytes in, out;
-    size_t said; /* bytes given to net, by pattern */
-    unsigned n_connected, n_closed;
-    bool shut; /* we have sent FIN: can no longer learn by writing that the other host is dead */
-    int err;
-    struct net_addr remote;
-};
 
 static struct sim_net *w;
 static struct loop *loops[N_NODES];
@@ -34,40 +25,6 @@ static struct net_listener listeners[N_NODES];
 static struct net_addr address;
 static struct peer servers[N_PEERS], clients[N_PEERS];
 static unsigned n_accepted, accepted_by[N_NODES], n_accept_failed;
-
-static void on_data(struct net_conn *c, uint8_t *data, size_t len)
-{
-    bytes_append(&((struct peer *)c)->in, data, len);
-}
-
-static void flush(struct peer *p)
-{
-    struct iovec iov = {p->out.data, p->out.len};
-    if (p->out.len == 0 || !net_conn_is_open(&p->c))
-        return;
-    ssize_t taken = net_writev(p->n, &p->c, &iov, 1);
-    if (taken > 0)
-        bytes_consume(&p->out, (size_t)taken);
-}
-
-static void on_writable(struct net_conn *c)
-{
-    flush((struct peer *)c);
-}
-
-static void on_closed(struct net_conn *c, int err)
-{
-    ((struct peer *)c)->n_closed++;
-    ((struct peer *)c)->err = err;
-}
-
-static void on_connected(struct net_conn *c)
-{
-    ((struct peer *)c)->n_connected++;
-}
-
-static const struct net_conn_ops peer_ops = {
-    .data = on_data, .writable = on_writable, .closed = on_closed, .connected = on_connected};
 
 static struct net_conn *on_accepted(struct net_listener *l, const struct net_addr *peer,
                                     const struct net_addr *local)
@@ -107,14 +64,8 @@ static void start_world(uint64_t seed)
 static void end_world(void)
 {
     for (unsigned i = 0; i < N_PEERS; i++) {
-        if (net_conn_is_open(&servers[i].c))
-            net_close(servers[i].n, &servers[i].c, true);
-        if (net_conn_is_open(&clients[i].c))
-            net_close(clients[i].n, &clients[i].c, true);
-        bytes_fini(&servers[i].in);
-        bytes_fini(&servers[i].out);
-        bytes_fini(&clients[i].in);
-        bytes_fini(&clients[i].out);
+        peer_fini(&servers[i]);
+        peer_fini(&clients[i]);
     }
     for (unsigned i = 0; i < N_NODES; i++) {
         if (nets[i] == NULL)
@@ -622,6 +573,141 @@ static void a_poked_node_gets_a_turn_soon(void **state)
     assert_false(sim_net_step(w, sim_net_now_ns(w) + SECOND));
 }
 
+/* ---- connections that another node takes over */
+
+static struct peer successors[2];
+
+/* Node 2 has the servers of both pairs, too. */
+static void taken_by_node_2(void)
+{
+    connected_pairs(2);
+    net_hold(nets[0], true);
+    net_hold(nets[2], true);
+    for (unsigned i = 0; i < 2; i++) {
+        successors[i] = (struct peer){.n = nets[2], .c.ops = &peer_ops};
+        assert_int_equal(net_take(nets[2], &successors[i].c, net_conn_handle(nets[0], &servers[i].c)), 0);
+    }
+}
+
+static void successors_end(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (net_conn_is_open(&successors[i].c))
+            net_close(nets[2], &successors[i].c, true);
+        bytes_fini(&successors[i].in);
+    }
+}
+
+static void the_peer_is_who_owns_the_connection(void **state)
+{
+    taken_by_node_2();
+    assert_ptr_equal(sim_net_conn_peer(nets[1], &clients[0].c), nets[0]);
+    assert_ptr_equal(sim_net_conn_peer(nets[2], &successors[0].c), nets[1]);
+    net_forget(nets[0], &servers[0].c);
+    net_forget(nets[2], &successors[1].c);
+    assert_ptr_equal(sim_net_conn_peer(nets[1], &clients[0].c), nets[2]);
+    assert_ptr_equal(sim_net_conn_peer(nets[1], &clients[1].c), nets[0]);
+    successors_end();
+}
+
+static void an_owner_that_dies_leaves_it_to_the_next(void **state)
+{
+    taken_by_node_2();
+    say(&clients[0], 1000);
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_PROCESS);
+    net_hold(nets[2], false);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_closed + clients[1].n_closed, 0);
+    assert_int_equal(successors[0].in.len, 1000);
+    sim_net_node_kill(nets[2], SIM_NET_DEATH_LUCKY);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_closed, 1);
+    assert_int_equal(clients[1].n_closed, 1);
+    successors_end();
+}
+
+static void a_claim_that_dies_leaves_the_owner_alone(void **state)
+{
+    taken_by_node_2();
+    say(&clients[0], 1000);
+    sim_net_node_kill(nets[2], SIM_NET_DEATH_PROCESS);
+    net_hold(nets[0], false);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_closed, 0);
+    assert_said(&servers[0], &clients[0]);
+    net_close(nets[0], &servers[1].c, false);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[1].n_closed, 1);
+    successors_end();
+}
+
+static void after_both_the_connection_ends(void **state)
+{
+    taken_by_node_2();
+    sim_net_node_kill(nets[0], SIM_NET_DEATH_PROCESS);
+    net_forget(nets[2], &successors[0].c);
+    sim_net_node_kill(nets[2], SIM_NET_DEATH_PROCESS);
+    sim_net_run(w, SECOND);
+    assert_int_equal(clients[0].n_closed, 1);
+    assert_int_equal(clients[1].n_closed, 1);
+    successors_end();
+}
+
+static void what_nobody_has_any_more_cannot_be_taken(void **state)
+{
+    struct net_conn c = {.ops = &peer_ops};
+
+    connected_pairs(1);
+    int handle = net_conn_handle(nets[0], &servers[0].c);
+    net_close(nets[0], &servers[0].c, false);
+    assert_int_equal(net_take(nets[2], &c, handle), -EBADF);
+    sim_net_node_kill(nets[2], SIM_NET_DEATH_PROCESS);
+    assert_int_equal(net_take(nets[2], &c, handle), -ENETDOWN);
+    assert_false(net_conn_is_open(&c));
+}
+
+static bool dies(void (*what)(void))
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(STDERR_FILENO);
+        what();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFSIGNALED(status);
+}
+
+static void write_as_successor(void)
+{
+    struct iovec iov = {(char[]){"x"}, 1};
+    net_writev(nets[2], &successors[0].c, &iov, 1);
+}
+
+static void close_as_successor(void)
+{
+    net_close(nets[2], &successors[0].c, true);
+}
+
+static void write_as_owner(void)
+{
+    struct iovec iov = {(char[]){"x"}, 1};
+    net_writev(nets[0], &servers[0].c, &iov, 1);
+}
+
+static void who_is_not_the_owner_may_not_act(void **state)
+{
+    taken_by_node_2();
+    assert_true(dies(write_as_successor));
+    assert_true(dies(close_as_successor));
+    assert_false(dies(write_as_owner));
+    net_forget(nets[0], &servers[0].c);
+    assert_false(dies(write_as_successor));
+    for (unsigned i = 0; i < 2; i++)
+        net_forget(nets[2], &successors[i].c);
+}
+
 static void who_does_not_read_stops_the_writer(void **state)
 {
     sim_net_options(w)->buffer_bytes_min = sim_net_options(w)->buffer_bytes_max = 5000;
@@ -758,6 +844,12 @@ int main(void)
         T(bytes_to_who_has_closed_are_answered_with_reset),
         T(a_frozen_node_gets_no_turn),
         T(a_poked_node_gets_a_turn_soon),
+        T(the_peer_is_who_owns_the_connection),
+        T(an_owner_that_dies_leaves_it_to_the_next),
+        T(a_claim_that_dies_leaves_the_owner_alone),
+        T(after_both_the_connection_ends),
+        T(what_nobody_has_any_more_cannot_be_taken),
+        T(who_is_not_the_owner_may_not_act),
         T(who_does_not_read_stops_the_writer),
         cmocka_unit_test(the_same_seed_gives_the_same_run),
     };

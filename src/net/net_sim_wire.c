@@ -17,6 +17,8 @@ struct sim_pair *sim__pair_new(struct sim_net *w)
     struct sim_pair *p = sim__alloc(sizeof(*p));
 
     p->w = w;
+    p->number = w->next_pair;
+    w->next_pair += 2;
     p->cap = o->buffer_bytes_min + (uint32_t)sim__random(w, o->buffer_bytes_max - o->buffer_bytes_min + 1);
     for (uint8_t side = 0; side < 2; side++) {
         p->end[side].pair = p;

@@ -17,13 +17,12 @@ struct directory *directory_new(unsigned shard, uint32_t first_id_seq, struct es
     if (!d) {
         return NULL;
     }
-    uint32_t seq = first_id_seq & ID_SEQ_MAX;
     *d = (struct directory){
         .shard_bits = (uint32_t)shard << ID_SEQ_BITS,
-        .next_seq = seq ? seq : 1,
         .estate = estate,
         .mem = mem,
     };
+    directory_set_next_seq(d, first_id_seq);
     set__init(&d->all, SET_ALL);
     set__init(&d->group_set, SET_GROUPS);
     return d;
@@ -54,6 +53,24 @@ void directory_set_filters(struct directory *d, struct name_filter *uids, struct
     d->group_filter = groups;
 }
 
+void directory_set_home(struct directory *d, const struct node_home *home)
+{
+    d->home = home;
+}
+
+static int enter(struct directory *d, struct member *m, uint32_t id)
+{
+    if (hash_table__insert(&d->ids, &d->mem, id, m) < 0) {
+        return -ENOMEM;
+    }
+    if (set__add(&d->all, &d->mem, m, &m->position) < 0) {
+        hash_table__remove(&d->ids, &d->mem, id, m);
+        return -ENOMEM;
+    }
+    m->id = id;
+    return 0;
+}
+
 int directory_add(struct directory *d, struct member *m)
 {
     ASSERT(m->id == 0 && !m->uid && !m->memberships && !m->session);
@@ -62,19 +79,25 @@ int directory_add(struct directory *d, struct member *m)
     }
     uint32_t id;
     int r = ids__next(d, &id);
-    if (r < 0) {
-        return r;
+    if (r == 0) {
+        r = enter(d, m, id);
     }
-    if (hash_table__insert(&d->ids, &d->mem, id, m) < 0) {
-        return -ENOMEM;
+    if (r == 0) {
+        ids__taken(d, id);
     }
-    if (set__add(&d->all, &d->mem, m, &m->position) < 0) {
-        hash_table__remove(&d->ids, &d->mem, id, m);
-        return -ENOMEM;
+    return r;
+}
+
+int directory_add_as(struct directory *d, struct member *m, uint32_t id)
+{
+    ASSERT(m->id == 0 && !m->uid && !m->memberships && !m->session);
+    if ((id & ID_SEQ_MAX) == 0) {
+        return -EINVAL;
     }
-    ids__taken(d, id);
-    m->id = id;
-    return 0;
+    if (hash_table__find(&d->ids, id)) {
+        return -EEXIST;
+    }
+    return d->all.live == ID_SEQ_MAX ? -ENOMEM : enter(d, m, id);
 }
 
 /* ---- sessions ---- */
@@ -171,6 +194,12 @@ bool directory_at(const struct directory *d, uint32_t place, struct member **ret
 uint32_t directory_count(const struct directory *d)
 {
     return d->all.live;
+}
+
+void directory_set_next_seq(struct directory *d, uint32_t seq)
+{
+    seq &= ID_SEQ_MAX;
+    d->next_seq = seq ? seq : 1;
 }
 
 uint32_t directory_next_seq(const struct directory *d)

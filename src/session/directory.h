@@ -20,6 +20,7 @@ struct directory;
 struct estate;
 struct estate_client;
 struct name_filter;
+struct node_home;
 struct uid_entry;
 struct group;
 
@@ -74,6 +75,13 @@ void directory_free(struct directory *d); /* every member must have been removed
  * after the sequence has come round). 0, -ENOMEM, or -EAGAIN: the next block of ids was left too short a time
  * ago (directory_set_reuse). */
 int directory_add(struct directory *d, struct member *m);
+/* The same with that id, which was given elsewhere: of any shard's row, and the sequence stays where it is.
+ * -EEXIST: it is in use here; -EINVAL: it is none that is ever given (sequence 0); -ENOMEM. */
+int directory_add_as(struct directory *d, struct member *m, uint32_t id);
+/* Only ids of which home says that they are this shard's are given (NULL, the default: all of its row;
+ * directory_add says -EAGAIN when none is). Must outlive d; may change, when members whose home is elsewhere
+ * from then on leave before the next check. */
+void directory_set_home(struct directory *d, const struct node_home *home);
 /* Out of everything: id, uid, groups; session freed. Its record must be gone before (NULL): that points to
  * the session. */
 void directory_remove(struct directory *d, struct member *m);
@@ -82,7 +90,11 @@ uint32_t directory_count(const struct directory *d);
 /* For looks at all members in slices: the one at that place, NULL: none is there; false: nor behind it. Keeps
  * nothing: who comes or moves in between may be missed or met twice. */
 bool directory_at(const struct directory *d, uint32_t place, struct member **ret);
+/* Goes on there (a transfer, before the first directory_add). */
+void directory_set_next_seq(struct directory *d, uint32_t seq);
 uint32_t directory_next_seq(const struct directory *d); /* for the state that outlives the process */
+/* The sequence goes on there: what another process had come to. Before the first directory_add. */
+void directory_set_next_seq(struct directory *d, uint32_t seq);
 
 /* Replace the session, in m->record too if there is one. len 0: none. 0 or -ENOMEM (then it stays as it was).
  */

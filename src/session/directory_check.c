@@ -42,7 +42,7 @@ static const char *check_groups_of(const struct directory *d, const struct membe
 
 static const char *check_member(const struct directory *d, const struct member *m)
 {
-    if ((m->id & ~ID_SEQ_MAX) != d->shard_bits || (m->id & ID_SEQ_MAX) == 0) {
+    if (!ids__is_ours(d, m->id)) {
         return "a member's id is none of this shard";
     }
     if (hash_table__find(&d->ids, m->id) != m) {

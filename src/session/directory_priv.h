@@ -50,6 +50,7 @@ struct id_reuse {
 struct directory {
     uint32_t shard_bits; /* shard << 26 */
     uint32_t next_seq;
+    const struct node_home *home; /* NULL: every id of our row is ours to give */
     struct id_reuse reuse;
     bool uid_marks;                                /* new uids have one */
     struct estate *estate;                         /* NULL: sessions are of malloc */
@@ -111,6 +112,8 @@ void group__free(struct directory *d, struct group *g);
 
 /* ---- ids (ids.c) ---- */
 
+/* This id may belong to a member here. */
+bool ids__is_ours(const struct directory *d, uint32_t id);
 /* The next id that nobody has: 0, or -EAGAIN. Nothing is changed before ids__taken. */
 int ids__next(const struct directory *d, uint32_t *ret_id);
 void ids__taken(struct directory *d, uint32_t id);

@@ -829,6 +829,73 @@ static void names_one_by_one(void **state)
     assert_false(directory_next_name(f->d, DIRECTORY_UIDS, &position, &name, &len, &members));
 }
 
+/* Ids that another shard gave: they do all that ours do, and the sequence does not care. */
+static void members_may_have_ids_of_other_shards(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t foreign = (UINT32_C(9) << ID_SEQ_BITS) + 1;
+    assert_int_equal(directory_add_as(f->d, &f->m[0], foreign), 0);
+    assert_int_equal(directory_add_as(f->d, &f->m[1], foreign), -EEXIST);
+    assert_int_equal(directory_add_as(f->d, &f->m[1], UINT32_C(9) << ID_SEQ_BITS), -EINVAL);
+    assert_int_equal(f->m[1].id, 0);
+    assert_int_equal(directory_add_as(f->d, &f->m[1], (UINT32_C(3) << ID_SEQ_BITS) + 1), 0);
+    assert_int_equal(directory_next_seq(f->d), 1);
+    assert_int_equal(directory_add(f->d, &f->m[2]), 0);
+    assert_int_equal(f->m[2].id, (UINT32_C(3) << ID_SEQ_BITS) + 2); /* 1 is in use already */
+    assert_ptr_equal(directory_find(f->d, foreign), &f->m[0]);
+    bind(f, 0, "u");
+    join(f, 0, 3, "g");
+    assert_int_equal(directory_session_set(f->d, &f->m[0], STR("s")), 0);
+    assert_null(directory_check(f->d));
+    directory_remove(f->d, &f->m[0]);
+    assert_null(directory_find(f->d, foreign));
+    assert_int_equal(directory_add_as(f->d, &f->m[0], foreign), 0);
+}
+
+static void a_foreign_id_that_goes_stands_in_nobodys_way(void **state)
+{
+    struct fixture *f = *state;
+    int64_t left[DIRECTORY_ID_BLOCKS] = {0};
+    directory_set_reuse(f->d, left, 600, 1000);
+    assert_int_equal(directory_add_as(f->d, &f->m[0], (UINT32_C(9) << ID_SEQ_BITS) + 1), 0);
+    directory_remove(f->d, &f->m[0]);
+    assert_int_equal(f->d->reuse.count, 0);
+    /* One of our own row that came from elsewhere is kept as if we had given it. */
+    assert_int_equal(directory_add_as(f->d, &f->m[0], (UINT32_C(3) << ID_SEQ_BITS) + 1), 0);
+    directory_remove(f->d, &f->m[0]);
+    assert_int_equal(f->d->reuse.count, 1);
+    assert_int_equal(directory_add(f->d, &f->m[0]), 0);
+    assert_int_equal(f->m[0].id & ID_SEQ_MAX, 2);
+}
+
+static void only_ids_whose_home_is_here_are_given(void **state)
+{
+    struct fixture *f = *state;
+    static struct node_home home;
+    memset(&home, 7, sizeof home);
+    uint8_t *row = home.shard + 3 * NODE_HOME_PARTS;
+    row[5] = row[63] = 3;
+    directory_set_home(f->d, &home);
+    add(f, 5);
+    static const uint32_t want[] = {5, 63, 64 + 5, 64 + 63, 128 + 5};
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(f->m[i].id & ID_SEQ_MAX, want[i]);
+    directory_set_next_seq(f->d, ID_SEQ_MAX); /* it ends with 63, and begins with 1 */
+    assert_int_equal(directory_add(f->d, &f->m[5]), 0);
+    assert_int_equal(f->m[5].id & ID_SEQ_MAX, ID_SEQ_MAX);
+    assert_int_equal(directory_next_seq(f->d), 1);
+    assert_null(directory_check(f->d));
+    assert_int_equal(directory_add_as(f->d, &f->m[6], (UINT32_C(8) << ID_SEQ_BITS) + 1), 0);
+    assert_string_equal(directory_check(f->d), "a member's id is none of this shard");
+    home.shard[8 * NODE_HOME_PARTS + 1] = 3;
+    assert_null(directory_check(f->d));
+    row[5] = row[63] = 7;
+    assert_int_equal(directory_add(f->d, &f->m[7]), -EAGAIN);
+    assert_int_equal(f->m[7].id, 0);
+    directory_set_home(f->d, NULL);
+    assert_int_equal(directory_add(f->d, &f->m[7]), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -870,6 +937,9 @@ int main(void)
         TEST(the_check_notices_damage),
         TEST(the_check_in_slices_notices_damage_too),
         TEST(names_one_by_one),
+        TEST(members_may_have_ids_of_other_shards),
+        TEST(a_foreign_id_that_goes_stands_in_nobodys_way),
+        TEST(only_ids_whose_home_is_here_are_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

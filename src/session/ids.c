@@ -54,21 +54,37 @@ static void note_left(struct id_reuse *r, uint32_t block)
     }
 }
 
-/* Long-lived ids stand in the way once per round of 67 million. */
+static bool is_at_home(const struct directory *d, uint32_t id)
+{
+    return !d->home || node_home_of(d->home, id) == d->shard_bits >> ID_SEQ_BITS;
+}
+
+bool ids__is_ours(const struct directory *d, uint32_t id)
+{
+    return (id & ID_SEQ_MAX) != 0 && is_at_home(d, id);
+}
+
+/* Long-lived ids stand in the way once per round of 67 million; those whose home is another shard in each run
+ * of NODE_HOME_PARTS, which all have the same pattern. */
 int ids__next(const struct directory *d, uint32_t *ret_id)
 {
-    uint32_t seq = d->next_seq;
-    for (;; seq = seq_after(seq)) {
+    uint32_t seq = d->next_seq, away = 0;
+    for (uint32_t tries = 0; tries < ID_SEQ_MAX && away <= NODE_HOME_PARTS; seq = seq_after(seq), tries++) {
+        uint32_t id = d->shard_bits | seq;
         if (is_first_of_block(seq) && !may_enter(&d->reuse, block_of(seq))) {
             return -EAGAIN;
         }
-        if (!hash_table__find(&d->ids, d->shard_bits | seq) &&
-            !hash_table__find(&d->reuse.gone, d->shard_bits | seq)) {
-            break;
+        if (!is_at_home(d, id)) {
+            away++;
+            continue;
+        }
+        away = 0;
+        if (!hash_table__find(&d->ids, id) && !hash_table__find(&d->reuse.gone, id)) {
+            *ret_id = id;
+            return 0;
         }
     }
-    *ret_id = d->shard_bits | seq;
-    return 0;
+    return -EAGAIN; /* none of its row is this shard's, or all that are have an owner */
 }
 
 void ids__taken(struct directory *d, uint32_t id)

@@ -414,6 +414,24 @@ size_t ws_inflater_memory(unsigned window_bits)
     return sizeof(struct ws_inflater) + state_bytes + window;
 }
 
+size_t ws_inflater_window(struct ws_inflater *i, uint8_t *out)
+{
+    unsigned len = 0;
+    int rc = inflateGetDictionary(&i->z, out, &len);
+    ASSERT(rc == Z_OK && len <= WS_WINDOW_MAX);
+    return len;
+}
+
+bool ws_inflater_set_window(struct ws_inflater *i, const void *window, size_t len)
+{
+    if (len == 0)
+        return true;
+    ASSERT(len <= WS_WINDOW_MAX);
+    int rc = inflateSetDictionary(&i->z, window, (unsigned)len);
+    ASSERT(rc == Z_OK || rc == Z_MEM_ERROR);
+    return rc == Z_OK;
+}
+
 /* One call of inflate: 0, 1 at the end of a stream, or an error. Where size_max has been reached there is
  * room for one more byte, to be thrown away: it tells whether there is more. */
 static int inflate_some(z_stream *z, size_t end_max, struct bytes *out)

@@ -61,6 +61,12 @@ struct ws_inflater *ws_inflater_new(unsigned window_bits);
 void ws_inflater_free(struct ws_inflater *i);
 /* Bytes that one of these takes from its first message on (zlib makes the window then). */
 size_t ws_inflater_memory(unsigned window_bits);
+/* Between messages: the last bytes that came out of i, which its sender's next message may refer to; out has
+ * room for WS_WINDOW_MAX. How many. */
+#define WS_WINDOW_MAX 32768
+size_t ws_inflater_window(struct ws_inflater *i, uint8_t *out);
+/* A new i goes on behind those bytes. False: no memory. */
+bool ws_inflater_set_window(struct ws_inflater *i, const void *window, size_t len);
 /* The payload of a whole message, section 7.2.2. Appends to out. 0; -EMSGSIZE: the message has more than
  * size_max bytes, said before more of it is made; -EBADMSG: not deflate data, or cut off; -ENOMEM. After an
  * error out is as it was (with failed set at -ENOMEM), i is only to be freed or used fresh.
