@@ -78,7 +78,13 @@ struct query_gateway admin_gateway(const struct admin *a)
 {
     return (struct query_gateway){.lan_ip = a->cfg->gateway.lan_ip,
                                   .start_port = (uint16_t)a->cfg->gateway.start_port,
-                                  .n_shards = a->node->n_shards};
+                                  .n_shards = a->node->n_shards,
+                                  .home = &a->node->shared->home};
+}
+
+unsigned admin_shard_of(const struct admin *a, uint32_t connection_id)
+{
+    return node_home_of(&a->node->shared->home, connection_id);
 }
 
 /* ---- signals */

@@ -74,6 +74,8 @@ void admin_unwatch(struct admin *a, struct watch *w);
 uint64_t admin_all_shards(const struct admin *a);
 uint64_t admin_edge_shards(const struct admin *a);
 struct query_gateway admin_gateway(const struct admin *a);
+/* That has this id at this moment: an upgrade or an evacuation may move it. */
+unsigned admin_shard_of(const struct admin *a, uint32_t connection_id);
 
 /* ---- http.c */
 enum request_stage {
@@ -206,6 +208,7 @@ void api_ban(struct request *r);
 void api_unban(struct request *r);
 void api_drain(struct request *r);
 void api_undrain(struct request *r);
+void api_evacuate(struct request *r);
 void api_rebalance(struct request *r);
 void api_log(struct request *r);
 void api_reload(struct request *r);

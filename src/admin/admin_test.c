@@ -481,6 +481,10 @@ static void what_is_wrong_is_said(void **state)
         {"POST", "/api/drain?shard=1&node=yes", 400, "expected one of"},
         {"POST", "/api/drain?node=no", 400, "node"},
         {"POST", "/api/drain?worker=k&code=1000", 400, "code and reason"},
+        {"POST", "/api/evacuate", 400, "parameter shard is missing"},
+        {"POST", "/api/evacuate?shard=3", 400, "shard"},
+        {"POST", "/api/evacuate?shard=1&back=maybe", 400, "back"},
+        {"GET", "/api/evacuate?shard=1", 405, "expected POST"},
         {"POST", "/api/log?level=loud", 400, "error, warn, notice, info, debug"},
         {"POST", "/api/log", 400, "level is missing"},
         {"POST", "/api/inject?shard=0&name=x", 400, "crash, abort, stuck, slow_turn, no_memory"},
@@ -674,6 +678,54 @@ static void the_supervisor_does_the_rest(void **state)
     assert_int_equal(length(json, "problems"), 1);
     assert_true(json_is_string(json_object_get(json, "error")));
     json_decref(json);
+}
+
+static bool is_evacuated(unsigned shard)
+{
+    json_t *json = get("/api/status");
+    json_t *of = json_array_get(json_object_get(json, "shards"), shard);
+    bool is = json_is_true(json_object_get(of, "evacuated"));
+    assert_true(json_is_boolean(json_object_get(of, "evacuated")));
+    json_decref(json);
+    return is;
+}
+
+/* Which shard is asked for the first client of shard 1. */
+static uint64_t home_of_the_first_of_shard_1(void)
+{
+    json_t *json = get("/api/clients/67108865");
+    uint64_t shard = (uint64_t)number(json, "shard");
+    json_decref(json);
+    return shard;
+}
+
+static void a_shard_that_is_no_ids_home_is_evacuated(void **state)
+{
+    assert_false(is_evacuated(1));
+    assert_int_equal(home_of_the_first_of_shard_1(), 1);
+    for (unsigned i = 0; i < sizeof f.node.shared->home.shard; i++)
+        if (f.node.shared->home.shard[i] == 1)
+            f.node.shared->home.shard[i] = 2;
+    assert_true(is_evacuated(1));
+    assert_false(is_evacuated(0) || is_evacuated(2));
+    assert_int_equal(home_of_the_first_of_shard_1(), 2);
+    f.node.shared->home.shard[NODE_HOME_PARTS] = 1;
+    assert_false(is_evacuated(1));
+}
+
+static void a_shard_is_evacuated_and_gets_its_own_back(void **state)
+{
+    json_t *json = post("/api/evacuate?shard=1");
+    assert_int_equal(f.fakes->last.op, CONTROL_EVACUATE);
+    assert_int_equal(f.fakes->last.cursor, 1);
+    assert_int_equal(f.fakes->last.flags, CONTROL_ON);
+    assert_int_equal(number(json, "clients"), 7);
+    assert_int_equal(number(json, "pause_ms"), 3);
+    json_decref(json);
+    json_decref(post("/api/evacuate?shard=2&back=yes"));
+    assert_int_equal(f.fakes->last.cursor, 2);
+    assert_int_equal(f.fakes->last.flags, 0);
+    assert_int_equal(asked(CONTROL_EVACUATE), 2);
 }
 
 /* ---- traces */
@@ -896,6 +948,8 @@ int main(void)
         NODE_TEST(orders_go_to_those_they_are_for),
         NODE_TEST(a_worker_that_nobody_knows_is_not_found),
         NODE_TEST(the_supervisor_does_the_rest),
+        NODE_TEST(a_shard_is_evacuated_and_gets_its_own_back),
+        NODE_TEST(a_shard_that_is_no_ids_home_is_evacuated),
         NODE_TEST(a_trace_comes_as_it_happens_and_ends),
         NODE_TEST(lines_of_a_trace_are_there_at_once),
         NODE_TEST(the_shards_hear_when_the_asker_of_a_trace_goes),

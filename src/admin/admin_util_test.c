@@ -119,7 +119,7 @@ static uint64_t play_shard(struct fakes *f, unsigned shard, const struct control
         if ((req->head.client & 0xff) > FAKE_CLIENTS)
             *ret_status = -ENOENT;
         else
-            bytes_printf(out, "{\"connection_id\":%u}", req->head.client);
+            bytes_printf(out, "{\"connection_id\":%u,\"shard\":%u}", req->head.client, shard);
         return 0;
     case CONTROL_INJECT:
         *ret_status = -ENOSYS;
@@ -142,6 +142,9 @@ static void play_supervisor(struct fakes *f, const struct control_request *req, 
     case CONTROL_UNBAN:
         *ret_status = -ENOENT;
         bytes_append_str(out, "{\"error\":\"10.0.0.0/8 is not banned\"}");
+        break;
+    case CONTROL_EVACUATE:
+        bytes_append_str(out, "{\"shard\":1,\"clients\":7,\"links\":2,\"pause_ms\":3}");
         break;
     default: bytes_append_str(out, "{}"); break;
     }

@@ -70,7 +70,7 @@ uint64_t api_filters(struct request *r, struct control_request *req, bool *ret_a
     any |= query_uint(q, "queue_min", 1, UINT64_MAX, &h->queue_min);
     if (query_client(q, "client", &gw, &h->client)) {
         any = true;
-        mask &= bit(h->client >> CONNECTION_SEQ_BITS);
+        mask &= bit(admin_shard_of(r->admin, h->client));
         if (mask == 0)
             query_wrong(q, "parameter client is of another shard than parameter shard");
     }
@@ -346,7 +346,7 @@ void api_tables(struct request *r)
 
 static void answer_client(struct request *r)
 {
-    unsigned shard = r->gather.ask.req.head.client >> CONNECTION_SEQ_BITS;
+    unsigned shard = 0;
 
     if (gather_error(&r->gather) == -ENOENT) {
         request_error(r, MHD_HTTP_NOT_FOUND, "no such client: %u", r->gather.ask.req.head.client);
@@ -354,6 +354,9 @@ static void answer_client(struct request *r)
     }
     if (request_failed(r))
         return;
+    /* One was asked; the id may be at home in another one by now. */
+    while (shard < r->admin->node->n_shards - 1 && !gather_has(&r->gather, shard))
+        shard++;
     struct slice json = gather_json(&r->gather, shard);
     bytes_append(&r->body, json.data, json.len);
     request_answer(r, json.len > 0 ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE);
@@ -376,7 +379,7 @@ void api_client(struct request *r, const char *id)
         return;
     }
     request_head(r, CONTROL_CLIENT)->client = client;
-    request_ask(r, bit(client >> CONNECTION_SEQ_BITS), r->admin->cfg->admin.query_timeout, GATHER_OBJECT,
+    request_ask(r, bit(admin_shard_of(r->admin, client)), r->admin->cfg->admin.query_timeout, GATHER_OBJECT,
                 answer_client);
 }
 

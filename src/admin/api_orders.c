@@ -297,6 +297,27 @@ void api_unban(struct request *r)
     ask_supervisor(r, CONTROL_UNBAN, answer_supervisor);
 }
 
+/* Answered when it is done, or when it has been given up. */
+void api_evacuate(struct request *r)
+{
+    const struct config_gateway *cfg = &r->admin->cfg->gateway;
+    struct control_head *h = &r->gather.ask.req.head;
+    uint64_t shard = 0;
+
+    query_need(&r->query, "shard", "N");
+    query_uint(&r->query, "shard", 0, r->admin->node->n_shards - 1, &shard);
+    bool back = query_yes(&r->query, "back");
+    if (!query_end(&r->query)) {
+        request_wrong(r);
+        return;
+    }
+    h->cursor = shard;
+    h->flags = back ? 0 : CONTROL_ON;
+    request_head(r, CONTROL_EVACUATE);
+    request_ask_supervisor(r, cfg->upgrade_timeout * 1000 + cfg->upgrade_pause_max + SUPERVISOR_MS,
+                           answer_supervisor);
+}
+
 void api_log(struct request *r)
 {
     const char *levels[CONFIG_LEVELS + 1];

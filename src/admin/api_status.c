@@ -189,6 +189,12 @@ static void write_figures(const struct shard_shm *shm, const struct proc_stat *s
     json_member_uint(w, "stacks", NODE_LOAD(shm->stacks));
 }
 
+/* Of any ids. */
+static bool is_a_home(const struct node_home *home, unsigned shard)
+{
+    return memchr(home->shard, (int)shard, sizeof home->shard) != NULL;
+}
+
 static void write_shard(const struct admin *a, unsigned i, struct json_writer *w)
 {
     const struct node_process *p = &a->shm->processes[NODE_PROCESS_SHARDS + i];
@@ -212,6 +218,9 @@ static void write_shard(const struct admin *a, unsigned i, struct json_writer *w
     json_member_uint(w, "uptime_s", uptime_s(p));
     json_member_uint(w, "restarts", p->restarts);
     json_member_bool(w, "drained", NODE_LOAD(shared->drained) != 0);
+    json_member_bool(w, "evacuated",
+                     NODE_LOAD(shared->drained) == NODE_EVACUATED ||
+                         ((plan->roles & NODE_ROLE_EDGE) != 0 && !is_a_home(&a->node->shared->home, i)));
     write_figures(&a->shm->blocks[i].shm, &stat, w);
     json_end(w, '}');
 }

@@ -297,10 +297,10 @@ static int check_connection_id(uint64_t id, const struct query_gateway *gw, uint
         snprintf(why, cap, "%" PRIu64 " is no connection_id", id);
         return -EINVAL;
     }
-    if (id >> CONNECTION_SEQ_BITS >= gw->n_shards) {
-        snprintf(why, cap,
-                 "connection_id %" PRIu64 " is of shard %" PRIu64 "; this gateway has the shards 0 to %u", id,
-                 id >> CONNECTION_SEQ_BITS, gw->n_shards - 1);
+    unsigned shard = node_home_of(gw->home, (uint32_t)id);
+    if (shard >= gw->n_shards) {
+        snprintf(why, cap, "connection_id %" PRIu64 " is of shard %u; this gateway has the shards 0 to %u",
+                 id, shard, gw->n_shards - 1);
         return -ENOENT;
     }
     *ret = (uint32_t)id;

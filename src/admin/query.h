@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/net_addr.h"
+#include "common/node_shared.h"
 
 #define QUERY_PARAMS_MAX 32
 #define QUERY_WHY_MAX    512
@@ -46,6 +47,7 @@ struct query_gateway {
     uint32_t lan_ip; /* host order */
     uint16_t start_port;
     unsigned n_shards;
+    const struct node_home *home; /* which shard has an id */
 };
 bool query_client(struct query *q, const char *name, const struct query_gateway *gw, uint32_t *ret);
 /* "shard:position", as cursor_format writes it. */

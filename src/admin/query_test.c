@@ -10,7 +10,9 @@
 #include <cmocka.h>
 
 static struct query q;
-static const struct query_gateway gw = {.lan_ip = 0x0a000001, .start_port = 2900, .n_shards = 3};
+static struct node_home home;
+static const struct query_gateway gw = {
+    .lan_ip = 0x0a000001, .start_port = 2900, .n_shards = 3, .home = &home};
 
 static int parse(const char *target)
 {
@@ -210,6 +212,20 @@ static void a_cursor_comes_back(void **state)
     }
 }
 
+/* Of a node that has fewer shards than the one before, or has a shard evacuated. */
+static void an_id_is_of_the_shard_that_is_its_home(void **state)
+{
+    char why[QUERY_WHY_MAX];
+    uint32_t id;
+    unsigned of_shard_3 = 3 * NODE_HOME_PARTS + 5;
+    assert_int_equal(client_id_parse(SLICE_STR("0a0000010b540c000005"), &gw, &id, why, sizeof why), -ENOENT);
+    home.shard[of_shard_3] = 1;
+    assert_int_equal(client_id_parse(SLICE_STR("0a0000010b540c000005"), &gw, &id, why, sizeof why), 0);
+    assert_int_equal(id, 0x0c000005);
+    assert_int_equal(client_id_parse(SLICE_STR("0a0000010b540c000006"), &gw, &id, why, sizeof why), -ENOENT);
+    home.shard[of_shard_3] = 3;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +240,9 @@ int main(void)
         cmocka_unit_test_teardown(a_client_is_named_by_number_or_by_client_id, end),
         cmocka_unit_test_teardown(a_client_of_others_is_said_to_be_so, end),
         cmocka_unit_test_teardown(a_cursor_comes_back, end),
+        cmocka_unit_test(an_id_is_of_the_shard_that_is_its_home),
     };
+    for (unsigned i = 0; i < sizeof home.shard; i++)
+        home.shard[i] = (uint8_t)(i / NODE_HOME_PARTS);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

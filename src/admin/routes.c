@@ -36,6 +36,7 @@ static const struct route routes[] = {
     {"/api/unban", true, api_unban},
     {"/api/drain", true, api_drain},
     {"/api/undrain", true, api_undrain},
+    {"/api/evacuate", true, api_evacuate},
     {"/api/rebalance", true, api_rebalance},
     {"/api/log", true, api_log},
     {"/api/reload", true, api_reload},

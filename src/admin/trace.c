@@ -193,7 +193,7 @@ static bool parse(struct request *r, struct trace *t)
         query_wrong(q, "what? expected one of client=ID, uid=UID and address=CIDR");
     t->mask = admin_all_shards(r->admin);
     if (query_client(q, "client", &gw, &req->head.client))
-        t->mask = UINT64_C(1) << (req->head.client >> CONNECTION_SEQ_BITS);
+        t->mask = UINT64_C(1) << admin_shard_of(r->admin, req->head.client);
     query_text(q, "uid", NAME_MAX_LEN, &req->text[CONTROL_TEXT_UID]);
     query_cidr(q, "address", &req->head.address, &req->head.address_bits);
     seconds = seconds < max ? seconds : max;

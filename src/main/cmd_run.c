@@ -138,7 +138,7 @@ static int run_demo(const struct run *run)
 static int run_part(struct run *run, enum part part)
 {
     switch (part) {
-    case PART_REGISTER: return register_run(&run->cfg, run->register_fd);
+    case PART_REGISTER: return register_run(&run->cfg, run->register_fd, NULL);
     case PART_GATEWAY: return gateway_run(&run->cfg);
     case PART_DEMO: return run_demo(run);
     case PART_WEB: return web_server_run(run->web_dir, run->web_fd, run->websocket_port);

@@ -22,6 +22,7 @@ int cmd_reload(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_unban(int argc, char **argv);
+int cmd_upgrade(int argc, char **argv);
 
 /* ---- options that several have */
 struct options {

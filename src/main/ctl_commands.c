@@ -87,6 +87,14 @@ static bool words_part(struct ctl_target *t, char **words, int n)
     return true;
 }
 
+static bool words_shard(struct ctl_target *t, char **words, int n)
+{
+    if (!is_number(words[0]))
+        return wrong(words[0], "the number of a shard");
+    ctl_target_parameter(t, "shard", words[0]);
+    return true;
+}
+
 static bool words_level(struct ctl_target *t, char **words, int n)
 {
     static const char *const levels[] = {
@@ -244,6 +252,10 @@ static const struct ctl_command commands[] = {
      .words = words_part, .view = ctl_view_drain},
     {"undrain", "node | shard N | worker KEY", "take clients there again", "POST", "/api/undrain",
      .words_min = 1, .words_max = 2, .words = words_part, .view = ctl_view_undrain},
+    {"evacuate", "SHARD",
+     "move all connections of a shard to the others, nobody is closed; --back: bring its own back", "POST",
+     "/api/evacuate", CTL_BIT(BACK) | CTL_BIT(YES), .wait_s = 90, .words_min = 1, .words_max = 1,
+     .words = words_shard, .view = ctl_view_evacuate},
     {"rebalance", "", "bind clients evenly to the workers, over 10 s or --over", "POST", "/api/rebalance",
      CTL_BIT(OVER), .view = ctl_view_rebalance},
     {"log-level", "LEVEL", "error, warn, notice, info or debug, until the next reload or start", "POST",
@@ -345,6 +357,8 @@ static void add_options(const struct ctl_command *command, const struct ctl_args
     }
     if ((command->flags & CTL_PAGED) == 0 && ctl_given(args, CTL_BIT(ALL)))
         ctl_target_parameter(t, "all", "yes");
+    if (ctl_given(args, CTL_BIT(BACK)))
+        ctl_target_parameter(t, "back", "yes");
 }
 
 bool ctl_target_make(const struct ctl_command *command, const struct ctl_args *args, struct ctl_target *ret)
@@ -382,6 +396,8 @@ const char *ctl_command_question(const struct ctl_command *command, const struct
         return "close all clients of this gateway?";
     if (strcmp(command->name, "drain") == 0 && strcmp(args->words[1], "node") == 0)
         return "close all clients of this gateway and take no more?";
+    if (strcmp(command->name, "evacuate") == 0)
+        return "hold the whole gateway for a moment, and move the connections?";
     return NULL;
 }
 

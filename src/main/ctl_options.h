@@ -34,6 +34,7 @@
     X(CODE, "code", NUMBER, "CODE", "code", "close code that the clients get")                               \
     X(REASON, "reason", TEXT, "TEXT", "reason", "reason that stands in the close frame")                     \
     X(JITTER, "jitter", NUMBER, "PERCENT", "jitter", "how much of the time between two is left to chance")   \
+    X(BACK, "back", FLAG, NULL, NULL, "the other way: what belongs there comes back")                        \
     X(HELP, "help", FLAG, NULL, NULL, "this text, or that of the command")
 
 enum ctl_option_id {

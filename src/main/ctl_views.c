@@ -415,6 +415,16 @@ void ctl_view_undrain(struct ctl_view *v)
     ctl_show_line(v, "%s%s%s takes clients again", word(v, 1), v->args->n_words > 2 ? " " : "", word(v, 2));
 }
 
+void ctl_view_evacuate(struct ctl_view *v)
+{
+    double clients = ctl_number(v->answer, "clients"), links = ctl_number(v->answer, "links");
+
+    ctl_show_line(v, "%s shard %s: %.0f %s and %.0f internal %s have moved, pause %.0f ms",
+                  ctl_given(v->args, CTL_BIT(BACK)) ? "back to" : "off", word(v, 1), clients,
+                  clients == 1 ? "client" : "clients", links, links == 1 ? "connection" : "connections",
+                  ctl_number(v->answer, "pause_ms"));
+}
+
 void ctl_view_rebalance(struct ctl_view *v)
 {
     double n = ctl_number(v->answer, "moved");

@@ -24,6 +24,7 @@ void ctl_view_ban(struct ctl_view *v);
 void ctl_view_unban(struct ctl_view *v);
 void ctl_view_drain(struct ctl_view *v);
 void ctl_view_undrain(struct ctl_view *v);
+void ctl_view_evacuate(struct ctl_view *v);
 void ctl_view_rebalance(struct ctl_view *v);
 void ctl_view_log_level(struct ctl_view *v);
 void ctl_view_reload(struct ctl_view *v);

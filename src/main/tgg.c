@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/upgrade_exec.h"
 #include "main/commands.h"
 
 struct command {
@@ -18,6 +19,8 @@ static const struct command commands[] = {
     {"status", cmd_status, "the state and the counters of a running gateway"},
     {"ctl", cmd_ctl, "see and steer a running gateway: clients, workers, traffic; close, drain, trace"},
     {"reload", cmd_reload, "check the configuration, then have the running gateway read it again"},
+    {"upgrade", cmd_upgrade,
+     "have a new process take over a running gateway or register, and nobody notices"},
     {"bench", cmd_bench, "put load on a gateway, from outside, and say how it bears it"},
     {"ban", cmd_ban, "let no client of an address or prefix in for a while"},
     {"unban", cmd_unban, "lift a ban"},
@@ -36,6 +39,13 @@ static void print_help(FILE *out)
                  "tgg_conf.ini(5).\n");
 }
 
+static int run(const struct command *c, int argc, char **argv)
+{
+    if (c->run == cmd_gateway || c->run == cmd_register)
+        upgrade_exec_remember(argv);
+    return c->run(argc - 1, argv + 1);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -52,7 +62,7 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+            return run(&commands[i], argc, argv);
     }
     fprintf(stderr, "tgg: %s is not a command\n", argv[1]);
     print_help(stderr);

@@ -35,8 +35,14 @@ struct peer *register__peer_new(struct register_server *s, const struct net_addr
     p->server = s;
     p->addr = *addr;
     list_append(&s->others, &p->other_link);
-    timer_set(s->loop, &p->auth_timer, s->auth_timeout_ms, on_auth_timeout);
+    register__peer_set_auth(p, s->auth_timeout_ms);
     return p;
+}
+
+void register__peer_set_auth(struct peer *p, uint64_t left_ms)
+{
+    p->auth_until_ms = loop_now_ms(p->server->loop) + left_ms;
+    timer_set(p->server->loop, &p->auth_timer, left_ms, on_auth_timeout);
 }
 
 static void peer_free(struct peer *p)
@@ -61,6 +67,14 @@ static void peer_free(struct peer *p)
 void register__peer_close(struct peer *p, bool hard)
 {
     net_close(p->server->net, &p->conn, hard);
+    peer_free(p);
+}
+
+void register__peer_forget(struct peer *p)
+{
+    list_remove(&p->gateway_link); /* the address stays in the list */
+    if (net_conn_is_open(&p->conn))
+        net_forget(p->server->net, &p->conn);
     peer_free(p);
 }
 
@@ -118,6 +132,12 @@ static void on_writable(struct net_conn *c)
         bytes_fini(&p->out); /* it was slow once: its memory does not stay */
 }
 
+/* Nobody has promised to say that there is room. */
+void register__peer_go(struct peer *p)
+{
+    on_writable(&p->conn);
+}
+
 /* ---- what it says. Each returns false when the peer has been closed. */
 
 static bool refuse(struct peer *p, const char *why)
@@ -139,7 +159,7 @@ static bool key_is_right(struct peer *p, struct slice key)
     return false;
 }
 
-static void authenticated(struct peer *p)
+void register__peer_authenticated(struct peer *p)
 {
     timer_cancel(p->server->loop, &p->auth_timer);
     list_remove(&p->other_link);
@@ -160,7 +180,7 @@ static bool on_gateway_connect(struct peer *p, const struct register_line *line)
         register__peer_close(p, true);
         return false;
     }
-    authenticated(p);
+    register__peer_authenticated(p);
     if (!list_is_linked(&p->gateway_link))
         list_append(&s->gateways, &p->gateway_link);
     LOG(LOG_NOTICE, "gateway_came", "address=%s peer=%s", log_quote(p->address.data, p->address.len),
@@ -178,7 +198,7 @@ static bool on_worker_connect(struct peer *p, const struct register_line *line)
         register__peer_close(p, false);
         return false;
     }
-    authenticated(p);
+    register__peer_authenticated(p);
     if (!list_is_linked(&p->worker_link))
         list_append(&s->workers, &p->worker_link);
     LOG(LOG_INFO, "worker_came", "peer=%s", peer_name(p));

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/pool.h"
@@ -108,13 +109,16 @@ static bool broadcast(struct loop_hook *h)
 
 /* ---- the run */
 
-static int server_init(struct register_server *s, const struct config *cfg)
+static int server_init(struct register_server *s, const struct config *cfg, struct notify *notify)
 {
     *s = (struct register_server){
         .secret = config_register_secret(cfg),
         .auth_timeout_ms = cfg->reg.auth_timeout * 1000,
         .listener = {.ops = &listener_ops},
         .broadcast_hook = {.run = broadcast},
+        .config = cfg,
+        .notify = notify,
+        .upgrade = {.poll_fd = -1, .socket = {.listen_fd = -1, .fd = -1}, .channel = {.fd = -1}},
     };
     list_init(&s->gateways);
     list_init(&s->workers);
@@ -131,6 +135,16 @@ static int server_init(struct register_server *s, const struct config *cfg)
     return 0;
 }
 
+void register__forget_all(struct register_server *s)
+{
+    while (!list_is_empty(&s->others))
+        register__peer_forget(CONTAINER_OF(s->others.next, struct peer, other_link));
+    while (!list_is_empty(&s->workers))
+        register__peer_forget(CONTAINER_OF(s->workers.next, struct peer, worker_link));
+    while (!list_is_empty(&s->gateways))
+        register__peer_forget(CONTAINER_OF(s->gateways.next, struct peer, gateway_link));
+}
+
 static void close_all(struct list *head, size_t link_offset)
 {
     while (!list_is_empty(head))
@@ -139,13 +153,17 @@ static void close_all(struct list *head, size_t link_offset)
 
 static void server_fini(struct register_server *s)
 {
+    if (s->loop != NULL)
+        register__upgrade_fini(s);
     close_all(&s->others, offsetof(struct peer, other_link));
     close_all(&s->workers, offsetof(struct peer, worker_link));
     close_all(&s->gateways, offsetof(struct peer, gateway_link));
     if (s->listener.handle != 0)
         net_listener_close(s->net, &s->listener);
-    if (s->loop != NULL)
+    if (s->loop != NULL) {
+        timer_cancel(s->loop, &s->notify_timer);
         loop_hook_remove(s->loop, &s->broadcast_hook);
+    }
     service_fini(&s->service);
     if (s->peers != NULL)
         pool_free(s->peers);
@@ -160,9 +178,12 @@ static void log_stats(const struct register_stats *t)
         t->accepted, t->refused, t->timeouts, t->bad_lines, t->wrong_keys, t->slow_readers, t->broadcasts);
 }
 
-static int log_ready(const struct config *cfg)
+static int process_ready(const struct config *cfg)
 {
     struct config_error err = {0};
+
+    register_block_signals();
+    prctl(PR_SET_NAME, "tgg register");
     snprintf(err.path, sizeof err.path, "%s", cfg->source_path);
     if (log_setup(cfg, "register", "register.log", &err) == 0)
         return 0;
@@ -170,27 +191,101 @@ static int log_ready(const struct config *cfg)
     return -EINVAL;
 }
 
-int register_run(const struct config *cfg, int listen_fd)
+static void on_notify(struct timer *t)
 {
-    struct register_server s;
+    struct register_server *s = CONTAINER_OF(t, struct register_server, notify_timer);
+    notify_turn(s->notify, loop_now_ms(s->loop));
+    timer_set(s->loop, t, s->notify->watchdog_ms / 2, on_notify);
+}
 
-    register_block_signals();
-    prctl(PR_SET_NAME, "tgg register");
-    if (log_ready(cfg) < 0)
-        return 1;
-    raise_descriptors(cfg->reg.max_connections);
-    int r = server_init(&s, cfg);
-    if (r == 0)
-        r = net_listen_fd(s.net, &s.listener, listen_fd);
-    if (r == 0) {
-        LOG(LOG_NOTICE, "register_started", "version=%s address=%s port=%" PRIu64 " secret_key=%s",
-            TGG_VERSION, cfg->reg.address, cfg->reg.port, s.secret[0] != '\0' ? "set" : "empty");
-        service_run(&s.service);
-        log_stats(&s.stats);
-    } else {
-        LOG(LOG_ERROR, "register_not_started", "error=\"%s\"", strerror(-r));
+static void tell_manager(struct register_server *s)
+{
+    if (s->notify == NULL)
+        return;
+    notify_send(s->notify, "READY=1\nMAINPID=%d\nSTATUS=serving", (int)getpid());
+    if (s->notify->watchdog_ms > 0)
+        timer_set(s->loop, &s->notify_timer, 0, on_notify);
+}
+
+/* Until the end. */
+static void serve(struct register_server *s, const struct register_taken *taken)
+{
+    const struct config *cfg = s->config;
+
+    register__upgrade_init(s, taken->socket_fd, taken->socket_path);
+    LOG(LOG_NOTICE, "register_started",
+        "version=%s address=%s port=%" PRIu64 " secret_key=%s connections_taken_over=%zu", TGG_VERSION,
+        cfg->reg.address, cfg->reg.port, s->secret[0] != '\0' ? "set" : "empty", pool_used(s->peers));
+    tell_manager(s);
+    service_run(&s->service);
+    if (s->notify != NULL && !s->upgrade.left)
+        notify_send(s->notify, "STOPPING=1");
+    log_stats(&s->stats);
+}
+
+/* Of those that were taken over: what waits for room, nobody else writes. */
+static void go_on(struct register_server *s)
+{
+    for (struct list *l = s->gateways.next, *next; l != &s->gateways; l = next) {
+        next = l->next; /* writing may end this one */
+        register__peer_go(CONTAINER_OF(l, struct peer, gateway_link));
     }
-    server_fini(&s);
+    for (struct list *l = s->workers.next, *next; l != &s->workers; l = next) {
+        next = l->next;
+        register__peer_go(CONTAINER_OF(l, struct peer, worker_link));
+    }
+}
+
+/* Everything but connections. */
+static int begin(struct register_server *s, const struct config *cfg, struct notify *notify)
+{
+    raise_descriptors(cfg->reg.max_connections);
+    int r = server_init(s, cfg, notify);
+    if (r < 0)
+        LOG(LOG_ERROR, "register_not_started", "error=\"%s\"", strerror(-r));
+    return r;
+}
+
+static int end(struct register_server *s, int r)
+{
+    server_fini(s);
     log_close();
     return r == 0 ? 0 : 1;
+}
+
+int register_run(const struct config *cfg, int listen_fd, struct notify *notify)
+{
+    static const struct register_taken nothing = {.listen_fd = -1, .socket_fd = -1};
+    struct register_server s;
+
+    if (process_ready(cfg) < 0)
+        return 1;
+    int r = begin(&s, cfg, notify);
+    s.listen_fd = listen_fd;
+    if (r == 0) {
+        r = net_listen_fd(s.net, &s.listener, listen_fd);
+        if (r == 0)
+            serve(&s, &nothing);
+        else
+            LOG(LOG_ERROR, "register_not_started", "error=\"%s\"", strerror(-r));
+    }
+    return end(&s, r);
+}
+
+int register_take_over(const struct config *cfg, int upgrade_fd, struct notify *notify)
+{
+    struct register_taken taken;
+    struct register_server s;
+
+    if (process_ready(cfg) < 0)
+        return 1;
+    int r = begin(&s, cfg, notify);
+    if (r == 0)
+        r = register__take_over(&s, upgrade_fd, &taken);
+    if (r == 0) {
+        s.listen_fd = taken.listen_fd;
+        go_on(&s);
+        serve(&s, &taken);
+    }
+    return end(&s, r);
 }

@@ -18,6 +18,7 @@ static void signal_set(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGUSR1);
+    sigaddset(set, SIGUSR2);
 }
 
 void service_block_signals(void)
@@ -39,16 +40,23 @@ static void reopen_log(void)
     LOG(LOG_NOTICE, "log_reopened", "signal=USR1");
 }
 
+static void on_signo(struct service *s, int signo)
+{
+    if (signo == SIGUSR1)
+        reopen_log();
+    else if (signo != SIGUSR2)
+        loop_stop(s->loop);
+    else if (s->usr2 != NULL)
+        s->usr2(s);
+}
+
 static void on_signal(struct net_watch *w)
 {
     struct service *s = CONTAINER_OF(w, struct service, signals);
     struct signalfd_siginfo info;
 
     while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGUSR1)
-            reopen_log();
-        else
-            loop_stop(s->loop);
+        on_signo(s, (int)info.ssi_signo);
     }
 }
 

@@ -15,9 +15,10 @@ struct service {
     struct net_watch signals;
     int signal_fd;
     struct timer flush_timer;
+    void (*usr2)(struct service *s); /* at SIGUSR2, which is for the user of the service; NULL: nothing */
 };
 
-/* TERM, INT and USR1 wait for service_init, PIPE and HUP are ignored. */
+/* TERM, INT, USR1 and USR2 wait for service_init, PIPE and HUP are ignored. */
 void service_block_signals(void);
 
 /* 0 or -errno (then too: service_fini). The signals must be blocked. */

@@ -61,7 +61,7 @@ static void clients_remove(struct shard *s, struct client *c)
     clients_changed(s);
 }
 
-static struct client *client_new(struct shard_listener *l, const struct net_addr *peer)
+struct client *client_new(struct shard_listener *l, const struct net_addr *peer)
 {
     struct shard *s = l->shard;
     struct client *c = control_injects_no_memory() ? NULL : pool_get(s->client_pool);
@@ -72,6 +72,8 @@ static struct client *client_new(struct shard_listener *l, const struct net_addr
         return NULL;
     }
     c->has_tls = l->tls != NULL;
+    if (c->has_tls)
+        counter_set(s->host.counters, COUNTER_tls_clients, ++s->n_tls);
     c->conn.ops = c->has_tls ? &early_conn_ops : &client_conn_ops;
     c->listener = l;
     l->n_clients++;
@@ -123,6 +125,13 @@ static void refuse(struct client *c, enum guard_verdict v)
         client_destroy(c, CLOSE_refused, true);
 }
 
+static void set_refusal(struct client *c)
+{
+    struct shard *s = client_shard(c);
+    c->is_refusal = true;
+    counter_set(s->host.counters, COUNTER_refusals, ++s->n_refusals);
+}
+
 /* There it is, and then it is told to go: so it comes back when it may, not at once. */
 static struct net_conn *refuse_at_accept(struct shard_listener *l, const struct net_addr *peer,
                                          enum guard_verdict v)
@@ -142,9 +151,7 @@ static struct net_conn *refuse_at_accept(struct shard_listener *l, const struct 
     }
     shard_count(s, COUNTER_client_accepted, 1); /* and client_closed_refused follows */
     c->state = CLIENT_HANDSHAKE;
-    c->is_refusal = true;
-    s->n_refusals++;
-    counter_set(s->host.counters, COUNTER_refusals, s->n_refusals);
+    set_refusal(c);
     refuse(c, v);
     return &c->conn;
 }
@@ -295,10 +302,11 @@ static void client_leave(struct client *c, enum close_reason reason, unsigned co
     members_changed(s);
 }
 
-/* The connection is released: the rest of the client. */
-static void client_free(struct client *c)
+void client_free(struct client *c)
 {
     struct shard *s = client_shard(c);
+    if (s->import != NULL)
+        shard_import_forget_client(c);
     ASSERT(!c->announced);
     timer_cancel(s->host.loop, &c->timer);
     client_out_clear(c);
@@ -385,4 +393,37 @@ void client_written_out(struct client *c)
     }
     c->fin_sent = true;
     net_shutdown(client_shard(c)->host.net, &c->conn);
+}
+
+/* ---- taken over, handed over */
+
+void client_restore_begun(struct client *c, bool is_refusal)
+{
+    struct shard *s = client_shard(c);
+    if (is_refusal)
+        set_refusal(c);
+    else if (s->is_guarded && c->state != CLIENT_PREAMBLE && !c->address_open)
+        c->counted = guard_enter(s->guard, &c->up.peer);
+    if (c->state == CLIENT_PREAMBLE)
+        c->conn.ops = &early_conn_ops;
+}
+
+void client_restore_announced(struct client *c)
+{
+    c->announced = true;
+    members_changed(client_shard(c));
+}
+
+void client_forget(struct client *c)
+{
+    struct shard *s = client_shard(c);
+    if (c->announced) {
+        c->announced = false;
+        upstream_forget_client(s->upstream, &c->up);
+        directory_remove(s->host.directory, &c->up.member);
+        members_changed(s);
+    }
+    if (net_conn_is_open(&c->conn))
+        net_forget(s->host.net, &c->conn);
+    client_free(c);
 }

@@ -149,6 +149,10 @@ void client_on_timer(struct timer *t)
 {
     struct client *c = CONTAINER_OF(t, struct client, timer);
     uint32_t now = shard_now_ms(client_shard(c));
+    if (client_shard(c)->held) {
+        timer_set(client_shard(c)->host.loop, t, SHARD_HELD_MS, client_on_timer);
+        return;
+    }
     if (c->broken) {
         client_destroy(c, CLOSE_reset, true);
         return;

@@ -43,6 +43,32 @@ static size_t memory_of(const struct ws_deflate_params *p)
     return n;
 }
 
+/* Set aside, whether there is room or not. NULL: no memory, the client is closing. */
+static struct client_edge *agree(struct client *c, const struct ws_deflate_params *params)
+{
+    struct shard *s = client_shard(c);
+    struct client_edge *e = client_need_edge(c);
+    if (e == NULL)
+        return NULL;
+    e->deflate = *params;
+    e->deflate_bytes = memory_of(params);
+    s->deflate_bytes += e->deflate_bytes;
+    budget_changed(s);
+    c->has_deflate = true;
+    return e;
+}
+
+int client_deflate_restore(struct client *c, const struct ws_deflate_params *params, struct slice window)
+{
+    struct client_edge *e = agree(c, params);
+    if (e == NULL)
+        return -ENOMEM;
+    if (window.len == 0)
+        return 0;
+    e->inflater = ws_inflater_new(params->client_window_bits);
+    return e->inflater != NULL && ws_inflater_set_window(e->inflater, window.data, window.len) ? 0 : -ENOMEM;
+}
+
 void client_deflate_agree(struct client *c, const struct http_request *req, char *header, size_t cap)
 {
     const struct config_listen *l = c->listener->config;
@@ -57,21 +83,13 @@ void client_deflate_agree(struct client *c, const struct http_request *req, char
     header[0] = '\0';
     if (!l->deflate || !ws_deflate_negotiate(req, &wish, &params, header, cap))
         return;
-    size_t bytes = memory_of(&params);
-    if (s->deflate_bytes + bytes > shard_config(s)->deflate_memory) {
+    if (s->deflate_bytes + memory_of(&params) > shard_config(s)->deflate_memory) {
         shard_count(s, COUNTER_deflate_declined_memory, 1);
         header[0] = '\0';
         return;
     }
-    struct client_edge *e = client_need_edge(c);
-    if (e == NULL)
-        return;
-    e->deflate = params;
-    e->deflate_bytes = bytes;
-    s->deflate_bytes += bytes;
-    budget_changed(s);
-    c->has_deflate = true;
-    shard_count(s, COUNTER_deflate_negotiated, 1);
+    if (agree(c, &params) != NULL)
+        shard_count(s, COUNTER_deflate_negotiated, 1);
 }
 
 /* ---- messages from a client */

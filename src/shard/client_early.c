@@ -62,13 +62,6 @@ static void set_begun(struct client *c, bool begun)
     counter_set(s->host.counters, COUNTER_tls_handshakes_begun, s->n_tls_begun);
 }
 
-static void count_tls(struct client *c, int change)
-{
-    struct shard *s = client_shard(c);
-    s->n_tls += (uint32_t)change;
-    counter_set(s->host.counters, COUNTER_tls_clients, s->n_tls);
-}
-
 void client_edge_free(struct client *c)
 {
     struct client_edge *e = c->edge;
@@ -76,7 +69,7 @@ void client_edge_free(struct client *c)
     if (s->tls_reading == c)
         s->tls_reading = NULL;
     if (c->has_tls)
-        count_tls(c, -1);
+        counter_set(s->host.counters, COUNTER_tls_clients, --s->n_tls);
     if (e == NULL)
         return;
     leave_queue(c);
@@ -217,6 +210,8 @@ bool client_tls_run(struct loop_task *task)
     struct shard *s = CONTAINER_OF(task, struct shard, tls_task);
     uint64_t budget_ns = shard_config(s)->turn_max * 1000000 / 100 * shard_config(s)->tls_handshake_time;
     uint64_t start_ns = loop_clock_ns(s->host.loop);
+    if (s->held)
+        return true; /* shard_hold runs it again */
     do {
         if (list_is_empty(&s->tls_waiting))
             return true;
@@ -260,6 +255,42 @@ static void wait_for_handshake(struct client *c, const uint8_t *data, size_t len
     s->n_tls_waiting++;
     waiting_changed(s);
     loop_task_add(s->host.loop, &s->tls_task);
+}
+
+/* ---- taken over from another process */
+
+int client_tls_restore(struct client *c, struct slice record, struct slice came, uint32_t record_since_ms)
+{
+    struct shard *s = client_shard(c);
+    struct client_edge *e = client_need_edge(c);
+    int err = 0;
+    if (e == NULL)
+        return -ENOMEM;
+    if (record.len == 0) { /* kept until it may be answered: client_tls_go_on */
+        struct client_in *in = client_need_in(c);
+        return in != NULL && bytes_append(&in->raw, came.data, came.len) ? 0 : -ENOMEM;
+    }
+    e->tls = tls_conn_import(c->listener->tls, &tls_ops, c, record, &err);
+    if (e->tls == NULL)
+        return err;
+    e->record_held = tls_conn_kept(e->tls);
+    e->record_since_ms = record_since_ms;
+    s->input_bytes += e->record_held;
+    c->write_blocked = !tls_conn_is_flushed(e->tls);
+    return 0;
+}
+
+void client_tls_go_on(struct client *c)
+{
+    struct bytes came = {0};
+    if (c->in != NULL) {
+        came = c->in->raw;
+        c->in->raw = (struct bytes){0};
+    }
+    client_in_free(c);
+    if (came.len > 0)
+        wait_for_handshake(c, came.data, came.len);
+    bytes_fini(&came);
 }
 
 /* ---- the PROXY header */
@@ -323,8 +354,6 @@ static void feed_preamble(struct client *c, uint8_t *data, size_t len)
 void client_begin_early(struct client *c, bool preamble)
 {
     c->state = preamble ? CLIENT_PREAMBLE : CLIENT_TLS;
-    if (c->has_tls)
-        count_tls(c, 1);
     client_arm(c);
 }
 

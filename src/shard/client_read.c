@@ -427,6 +427,15 @@ void client_resume(struct upstream_client *up)
         net_read_resume(client_shard(c)->host.net, &c->conn);
 }
 
+int client_rate_restore(struct client *c, uint32_t until_ms)
+{
+    if (client_need_edge(c) == NULL)
+        return -ENOMEM;
+    c->rate_paused = true;
+    c->edge->rate_until_ms = until_ms;
+    return 0;
+}
+
 void client_rate_over(struct client *c)
 {
     c->rate_paused = false;

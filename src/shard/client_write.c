@@ -59,6 +59,20 @@ static bool queue_append(struct client *c, struct buf *b)
     return true;
 }
 
+bool client_queue_restore(struct client *c, struct buf *b)
+{
+    return queue_append(c, b);
+}
+
+bool client_queue_skip(struct client *c, uint64_t len)
+{
+    if (c->out_first == NULL || len >= c->out_first->buf->len)
+        return false;
+    c->out_skip = (uint32_t)len;
+    queue_changed(c, 0, len);
+    return true;
+}
+
 void client_queue_front(struct client *c, struct buf *b)
 {
     ASSERT(c->out_skip == 0);
@@ -281,11 +295,12 @@ static void flush_dirty(struct shard *s)
 bool client_flush_all(struct loop_hook *hook)
 {
     struct shard *s = CONTAINER_OF(hook, struct shard, flush_hook);
-    if (s->n_dirty > 0)
+    bool not_yet_ours = s->held && s->import != NULL; /* another process has these connections, too */
+    if (s->n_dirty > 0 && !not_yet_ours)
         flush_dirty(s);
     counter_set(s->host.counters, COUNTER_client_queue_bytes, s->queued_bytes);
     counter_set(s->host.counters, COUNTER_client_input_bytes, s->input_bytes);
-    return s->n_dirty > 0;
+    return s->n_dirty > 0 && !not_yet_ours;
 }
 
 unsigned client_room(struct upstream_host *h, bool to_many)

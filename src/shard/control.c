@@ -167,6 +167,10 @@ static void job_done(struct control_job *job)
 static bool run_job(struct loop_task *task)
 {
     struct control_job *job = CONTAINER_OF(task, struct control_job, task);
+    if (job_shard(job)->held) {
+        job_waits(job, SHARD_HELD_MS);
+        return true;
+    }
     job->slice_ends_ns = loop_clock_ns(job_shard(job)->host.loop) + CONTROL_SLICE_NS;
     enum job_state state = job->run(job);
     if (state == JOB_DONE)

@@ -137,7 +137,8 @@ static bool begin_drain(struct control_job *job)
     if (!job_goes_on_aside(job))
         return false;
     job->drain = ++s->drains; /* one that goes on already ends */
-    shard_set_drained(s, true);
+    if (s->drained == NODE_NOT_DRAINED)
+        shard_set_drained(s, NODE_DRAINED);
     LOG(LOG_NOTICE, "drain_begins", "clients=%u over_s=%u", s->n_clients, job->req.head.seconds);
     return true;
 }
@@ -147,7 +148,8 @@ enum job_state control_drain(struct control_job *job)
     struct shard *s = job_shard(job);
     if (!job->begun && !begin_drain(job))
         return too_many(job);
-    bool goes_on = s->drained && s->drains == job->drain; /* it was not taken back, nor ordered anew */
+    bool goes_on = s->drained != NODE_NOT_DRAINED &&
+                   s->drains == job->drain; /* it was not taken back, nor ordered anew */
     enum job_state state = goes_on ? close_all(job) : JOB_DONE;
     if (state == JOB_DONE)
         LOG(LOG_NOTICE, "drain_ended", "closed=%u", job->rows);
@@ -156,8 +158,11 @@ enum job_state control_drain(struct control_job *job)
 
 enum job_state control_undrain(struct control_job *job)
 {
-    shard_set_drained(job_shard(job), false);
-    LOG(LOG_NOTICE, "undrained", "shard=%u", job_shard(job)->number);
+    struct shard *s = job_shard(job);
+    if (s->drained == NODE_DRAINED) { /* one that was evacuated has no ids to give until it is brought back */
+        shard_set_drained(s, NODE_NOT_DRAINED);
+        LOG(LOG_NOTICE, "undrained", "shard=%u", s->number);
+    }
     json_begin(&job->w, '{');
     json_end(&job->w, '}');
     return JOB_DONE;

@@ -16,16 +16,6 @@
 
 /* ---- which clients */
 
-static uint32_t now_s(const struct shard *s)
-{
-    return (uint32_t)(loop_now_ms(s->host.loop) / 1000);
-}
-
-static uint32_t age_s(const struct shard *s, const struct client *c)
-{
-    return age_of(&s->ages, c->up.member.id, directory_next_seq(s->host.directory), now_s(s));
-}
-
 static uint32_t idle_s(const struct shard *s, const struct client *c)
 {
     return (shard_now_ms(s) - c->last_read_ms) / 1000;
@@ -58,9 +48,9 @@ static bool numbers_match(const struct control_head *h, const struct shard *s, c
         return false;
     if ((h->age_min_s != 0 || h->age_max_s != 0) && !c->announced)
         return false;
-    if (h->age_min_s != 0 && age_s(s, c) < h->age_min_s)
+    if (h->age_min_s != 0 && shard_age_of(s, c->up.member.id) < h->age_min_s)
         return false;
-    if (h->age_max_s != 0 && age_s(s, c) > h->age_max_s)
+    if (h->age_max_s != 0 && shard_age_of(s, c->up.member.id) > h->age_max_s)
         return false;
     if (h->idle_min_s != 0 && idle_s(s, c) < h->idle_min_s)
         return false;
@@ -194,7 +184,7 @@ void control_write_client_members(struct shard *s, const struct client *c, struc
     json_member_uint(w, "groups_n", c->up.member.n_memberships);
     json_key(w, "age_s");
     if (c->announced)
-        json_uint(w, age_s(s, c));
+        json_uint(w, shard_age_of(s, c->up.member.id));
     else
         json_write_null(w);
     json_member_uint(w, "idle_s", idle_s(s, c));

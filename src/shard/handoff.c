@@ -34,19 +34,10 @@
 #define SLACK_MIN     2
 #define SLACK_PERCENT 3
 
-#define INTERNAL 0xff /* as a listener's number */
+#define INTERNAL NODE_HAND_INTERNAL
 #define NONE     UINT64_MAX
 
 enum kind { CLIENT, LINK, N_KINDS };
-
-/* What goes with a descriptor. */
-struct hand_over {
-    uint8_t listener;
-    uint8_t from;
-    uint16_t made;   /* of a client: which listener of that slot */
-    uint32_t number; /* running, of its kind from that shard to this one: see struct node_handed */
-};
-static_assert(sizeof(struct hand_over) == 8, "no padding");
 
 static inline enum kind kind_of(unsigned listener)
 {
@@ -81,7 +72,7 @@ struct handoff {
     uint64_t hold_until_ms;
     struct mmsghdr msgs[TAKE_MAX];
     struct iovec iovs[TAKE_MAX];
-    struct hand_over received[TAKE_MAX];
+    struct node_hand received[TAKE_MAX];
     union control controls[TAKE_MAX];
 };
 
@@ -97,10 +88,12 @@ static bool is_leaving(const struct handoff *h)
     return NODE_LOAD(shard_at(h, h->opt.me)->phase) >= NODE_LEAVES;
 }
 
-/* It has been told to take no more clients; what nobody else takes it refuses itself, in words. */
+/* It has been told to take no more of them. Clients that nobody else takes it refuses itself, in words; links
+ * it takes then. */
 static bool is_drained(const struct handoff *h, enum kind kind, unsigned i)
 {
-    return kind == CLIENT && NODE_LOAD(shard_at(h, i)->drained) != 0;
+    uint32_t drained = NODE_LOAD(shard_at(h, i)->drained);
+    return kind == CLIENT ? drained != NODE_NOT_DRAINED : drained == NODE_EVACUATED;
 }
 
 static struct node_handed *numbers_of(struct node_shard *s, enum kind kind)
@@ -188,22 +181,11 @@ static uint64_t my_key(const struct handoff *h, enum kind kind)
 static bool give(struct handoff *h, unsigned listener, unsigned to, int fd)
 {
     uint32_t *handed = &numbers_of(shard_at(h, h->opt.me), kind_of(listener))->handed[to];
-    struct hand_over m = {.listener = (uint8_t)listener,
+    struct node_hand m = {.listener = (uint8_t)listener,
                           .from = (uint8_t)h->opt.me,
                           .made = listener != INTERNAL ? h->opt.clients[listener].made : 0,
                           .number = *handed + 1};
-    union control control = {0};
-    struct iovec iov = {&m, sizeof m};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = control.bytes,
-                         .msg_controllen = sizeof control.bytes};
-    control.head.cmsg_level = SOL_SOCKET;
-    control.head.cmsg_type = SCM_RIGHTS;
-    control.head.cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
-    /* EAGAIN: its socket is full; ETOOMANYREFS: too many of all shards are on their way. */
-    if (sendmsg(h->opt.node->hand_fds[to][1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof m) {
+    if (node_hand_give(h->opt.node->hand_fds[to][1], &m, fd) < 0) {
         counter_add(h->opt.counters, COUNTER_hand_over_failed, 1);
         return false;
     }
@@ -286,7 +268,7 @@ static int descriptor_of(struct msghdr *msg)
 }
 
 /* NULL: we have none, or another one in its place. */
-static struct net_listener *listener_at(const struct handoff *h, const struct hand_over *m)
+static struct net_listener *listener_at(const struct handoff *h, const struct node_hand *m)
 {
     if (m->listener == INTERNAL)
         return h->opt.internal;
@@ -296,7 +278,7 @@ static struct net_listener *listener_at(const struct handoff *h, const struct ha
     return l->made == m->made ? l->listener : NULL;
 }
 
-static void take_descriptor(struct handoff *h, const struct hand_over *m, int fd)
+static void take_descriptor(struct handoff *h, const struct node_hand *m, int fd)
 {
     struct net_listener *l = listener_at(h, m);
     bool goes_on = is_leaving(h) || is_drained(h, kind_of(m->listener), h->opt.me);
@@ -311,7 +293,7 @@ static void take_descriptor(struct handoff *h, const struct hand_over *m, int fd
     }
 }
 
-static void take(struct handoff *h, struct msghdr *msg, size_t len, const struct hand_over *m)
+static void take(struct handoff *h, struct msghdr *msg, size_t len, const struct node_hand *m)
 {
     int fd = descriptor_of(msg);
     bool valid = len == sizeof *m && m->from < h->opt.node->n_shards;
@@ -353,6 +335,11 @@ static void on_given(struct net_watch *w)
     take_some(CONTAINER_OF(w, struct handoff, watch));
 }
 
+bool handoff_is_quiet(const struct handoff *h)
+{
+    return on_way_from_all(h, CLIENT, h->opt.me) + on_way_from_all(h, LINK, h->opt.me) == 0;
+}
+
 void handoff_take(struct handoff *h)
 {
     while (take_some(h) == TAKE_MAX)
@@ -389,15 +376,17 @@ void handoff_look(struct handoff *h)
         h->hold_until_ms = now_ms + HOLD_MS;
     h->deaths = deaths;
 
-    unsigned leader = NODE_SHARDS_MAX;
+    unsigned leader = NODE_SHARDS_MAX, last_choice = NODE_SHARDS_MAX;
     bool hold = false;
     for (unsigned i = h->members[LINK].n; i-- > 0;) {
         unsigned shard = h->members[LINK].shards[i];
         uint32_t phase = NODE_LOAD(shard_at(h, shard)->phase);
         if (phase == NODE_UP)
-            leader = shard;
+            *(is_drained(h, LINK, shard) ? &last_choice : &leader) = shard;
         hold |= phase == NODE_DOWN && now_ms < h->hold_until_ms;
     }
+    if (leader == NODE_SHARDS_MAX)
+        leader = last_choice;
     set_leads(h, leader == h->opt.me && !hold);
     timer_set(h->opt.loop, &h->timer, hold ? LOOK_SOON_MS : LOOK_MS, on_timer);
 }
@@ -413,7 +402,7 @@ static void find_members(struct handoff *h, enum kind kind, uint64_t mask)
 
 struct handoff *handoff_new(const struct handoff_options *opt, int *ret_err)
 {
-    ASSERT(opt->node->n_shards > 1 && opt->node->n_shards <= NODE_SHARDS_MAX);
+    ASSERT(opt->node->n_shards >= 1 && opt->node->n_shards <= NODE_SHARDS_MAX);
     ASSERT(opt->me < opt->node->n_shards);
     ASSERT(opt->clients == NULL || (opt->edges >> opt->me & 1) != 0);
     ASSERT(opt->internal == NULL || (opt->links >> opt->me & 1) != 0);

@@ -22,6 +22,7 @@
  * Only with epoll and more than one shard: without it every shard keeps what it accepts. One thread. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/config.h"
@@ -41,7 +42,7 @@ struct handoff_listener {
 
 struct handoff_options {
     unsigned me;
-    const struct node *node; /* n_shards > 1 */
+    const struct node *node; /* with one shard there is still the supervisor that may give it some */
     uint64_t edges, links;   /* which shards have that role: bit i for shard i */
     struct loop *loop;
     struct net *net; /* epoll */
@@ -60,6 +61,9 @@ void handoff_free(struct handoff *h);
 
 /* Takes all that the others have given: before a listener goes. Only from a watch. */
 void handoff_take(struct handoff *h);
+
+/* Nothing is on its way to this shard. */
+bool handoff_is_quiet(const struct handoff *h);
 
 /* Find out at once who leads: after a change of one's own phase, and when a shard has died. (It is looked at
  * every 100 ms anyway.) */

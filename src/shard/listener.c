@@ -97,6 +97,8 @@ static void put_into(struct shard *s, const struct settings_listener *at, unsign
         config_listen_fini(&l->kept);
     l->removed = false;
     l->shard = s;
+    l->listener.ops =
+        &client_listener_ops; /* what others have accepted for it, it takes before it has a socket */
     l->config = &s->host.config->listen[i];
     l->socket = at->socket;
 }

@@ -14,6 +14,7 @@
 #include "estate/estate.h"
 #include "shard/shard_priv.h"
 #include "shard/trace.h"
+#include "shard/transfer.h"
 #include "upstream/gatewayworker/gatewayworker.h"
 
 /* How often it is looked whether a burst is over and memory can go back. */
@@ -84,10 +85,10 @@ static const struct upstream_host_ops host_ops = {
     .uid_bound = host_uid_bound,
 };
 
-void shard_set_drained(struct shard *s, bool on)
+void shard_set_drained(struct shard *s, enum node_drained drained)
 {
-    s->drained = on;
-    NODE_STORE(shard_published(s)->drained, on);
+    s->drained = drained;
+    NODE_STORE(shard_published(s)->drained, drained);
 }
 
 /* ---- memory after bursts */
@@ -143,6 +144,8 @@ static void set_phase(struct shard *s, enum node_phase phase)
 static bool drain_slice(struct loop_task *task)
 {
     struct shard *s = CONTAINER_OF(task, struct shard, drain_task);
+    if (s->held)
+        return true; /* shard_hold runs it again */
     if (s->drain_next > s->n_clients)
         s->drain_next = s->n_clients;
     while (s->drain_next > 0) {
@@ -211,6 +214,51 @@ bool shard_is_drained(const struct shard *s)
     return s->finishing && upstream_is_finished(s->upstream);
 }
 
+/* ---- held: connections move to other processes (transfer.h) */
+
+void shard_hold(struct shard *s, bool on)
+{
+    s->held = on;
+    net_hold(s->host.net, on);
+    upstream_hold(s->upstream, on);
+    if (on)
+        return;
+    if (!list_is_empty(&s->tls_waiting))
+        loop_task_add(s->host.loop, &s->tls_task);
+    if (s->drain_next > 0)
+        loop_task_add(s->host.loop, &s->drain_task);
+}
+
+void shard_pause_accept(struct shard *s, bool on)
+{
+    for (unsigned i = 0; i < s->n_listeners; i++) {
+        if (s->listeners[i].listener.handle == 0)
+            continue;
+        if (on)
+            net_listener_pause(s->host.net, &s->listeners[i].listener);
+        else
+            net_listener_resume(s->host.net, &s->listeners[i].listener);
+    }
+}
+
+const char *shard_unrest(const struct shard *s)
+{
+    if (s->sweep_next > 0)
+        return "after a reload, clients are being looked at";
+    if (s->import != NULL)
+        return "clients that were taken over last still go on";
+    return upstream_unrest(s->upstream);
+}
+
+void shard_forget(struct shard *s)
+{
+    shard_import_fini(s);
+    listeners_stop(s);
+    while (s->n_clients > 0)
+        client_forget(s->clients[s->n_clients - 1]);
+    upstream_forget_all(s->upstream);
+}
+
 /* ---- beginning and end */
 
 /* Predecessors have died faster than their clients could be told of: the oldest is given up. */
@@ -244,6 +292,7 @@ static int open_directory(struct shard *s, const struct shard_options *opt)
     if (opt->node->n_shards > 1) /* else nobody asks */
         directory_set_filters(s->host.directory, &s->shared->names[s->number].uids,
                               &s->shared->names[s->number].groups);
+    directory_set_home(s->host.directory, &s->shared->home);
     directory_set_reuse(s->host.directory, opt->shm->id_block_left_unix_s,
                         (uint32_t)shard_config(s)->id_reuse_time, (int64_t)time(NULL));
     return 0;
@@ -300,6 +349,7 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
         .wake_always = opt->wake_always,
     };
     s->shm = opt->shm;
+    s->shm_of = opt->shm_of;
     s->shared = opt->node->shared;
     s->number = opt->shm->shard;
     s->wake = opt->wake;
@@ -307,7 +357,7 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
     s->max_clients = opt->node->max_clients;
     s->write_ns = WRITE_NS_FIRST;
     s->now_unix_s = (int64_t)time(NULL);
-    s->drained = NODE_LOAD(shard_published(s)->drained) != 0; /* of a predecessor of ours */
+    s->drained = (enum node_drained)NODE_LOAD(shard_published(s)->drained); /* of a predecessor of ours */
     list_init(&s->tls_waiting);
     list_init(&s->tls_begun);
     s->flush_hook.run = client_flush_all;
@@ -323,6 +373,8 @@ struct shard *shard_new(const struct shard_options *opt, int *ret_err)
     timer_set(opt->loop, &s->trim_timer, TRIM_INTERVAL_MS, on_trim);
     timer_set(opt->loop, &s->second_timer, 1000, on_second);
     add_hooks(s);
+    if (opt->takes_over)
+        shard_hold(s, true);
     set_phase(s, NODE_UP);
     return s;
 }
@@ -338,6 +390,7 @@ void shard_free(struct shard *s)
 {
     if (s == NULL)
         return;
+    shard_import_fini(s);
     shard_cut(s);
     upstream_free(s->upstream);
     timer_cancel(s->host.loop, &s->trim_timer);

@@ -8,6 +8,7 @@
 
 #include "common/config.h"
 #include "common/counters.h"
+#include "common/node_shared.h"
 #include "common/shard_start.h"
 
 struct directory;
@@ -35,11 +36,15 @@ struct shard_options {
     const struct files *files; /* only during shard_new */
     struct guard_shm *guard_shm;
     const struct ticket_keys *tickets;
+    bool takes_over;           /* it is held from the beginning: shard_import follows (transfer.h) */
     struct shard_crash *crash; /* its last commands go there; NULL: nowhere */
     unsigned n_edges;          /* shards of the node that take clients */
     /* Another shard sleeps and has something to read. */
     void (*wake)(void *ctx, unsigned shard);
     void *wake_ctx;
+    /* The block of another shard, also of one that there was before: whose ids are to be kept (a transfer).
+     * NULL: none. */
+    struct shard_shm *(*shm_of)(void *wake_ctx, unsigned shard);
     bool wake_always; /* mesh_options.wake_always: for simulation */
 };
 
@@ -67,6 +72,8 @@ bool shard_listens_on(const struct shard *s, unsigned i, uint32_t socket);
 
 /* Take no new clients, close those that are there (1001) in slices, tell their workers. */
 void shard_drain(struct shard *s);
+/* What it takes no more, or takes again (common/node_shared.h); the other shards see it. */
+void shard_set_drained(struct shard *s, enum node_drained drained);
 /* After shard_drain: nothing is left to do (no client, nothing waiting for a worker that is there; when the
  * whole node drains, the other shards' workers have been served too). */
 bool shard_is_drained(const struct shard *s);

@@ -24,6 +24,7 @@
 #include "shard/control.h"
 #include "shard/handoff.h"
 #include "shard/new_settings.h"
+#include "shard/upgrade.h"
 
 /* After drain_timeout: how long the workers get to hear of the clients that were cut. */
 #define CUT_MS 2000
@@ -43,7 +44,8 @@ struct process {
     struct net_watch wakes;
     uint32_t deaths; /* of shards, as far as the handoff knows */
     struct timer drain_deadline, pulse, second;
-    const struct node_shm *node_shm;
+    struct node_shm *node_shm;
+    struct shard_upgrade *upgrade;
     struct loop_hook hook;
     bool cut; /* drain_timeout is over */
 };
@@ -84,8 +86,12 @@ static void on_signal(struct net_watch *w)
     struct signalfd_siginfo info;
     while (read(p->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         switch (info.ssi_signo) {
-        case SIGTERM: drain(p); break;
+        case SIGTERM:
+            shard_upgrade_settle(p->upgrade);
+            drain(p);
+            break;
         case SIGINT:
+            shard_upgrade_settle(p->upgrade);
             LOG(LOG_NOTICE, "shard_stops", "reason=INT clients=%u", shard_connections(p->shard));
             loop_stop(p->loop);
             break;
@@ -106,6 +112,7 @@ static bool end_of_turn(struct loop_hook *hook)
     histogram_observe(&p->shm->histograms, turn, stats.turn_ns_last); /* this one's is not known yet */
     if (shard_is_drained(p->shard))
         loop_stop(p->loop);
+    shard_upgrade_turn(p->upgrade);
     return false;
 }
 
@@ -162,7 +169,9 @@ static uint64_t shards_with(const struct config *cfg, unsigned n,
 static int join_node(struct process *p, const struct shard_start *start)
 {
     int err = 0;
-    if (p->node->n_shards == 1)
+    /* One shard alone gets connections of nobody, but what its predecessors had in more sockets than it has.
+     */
+    if (p->node->n_shards == 1 && start->n_predecessors <= 1)
         return 0;
     struct handoff_options opt = {
         .me = start->shard,
@@ -183,11 +192,40 @@ static int join_node(struct process *p, const struct shard_start *start)
     return net_epoll_watch_add_edge(p->net, &p->wakes, p->node->wake_fds[start->shard]);
 }
 
+static struct shard_shm *shm_of(void *ctx, unsigned shard)
+{
+    const struct process *p = ctx;
+    return node_shm_shard(p->node_shm, shard);
+}
+
 /* The supervisor looks whether turns are taken: one at least every so often, also when nothing happens. */
 static void on_pulse(struct timer *t)
 {
     struct process *p = CONTAINER_OF(t, struct process, pulse);
     timer_set(p->loop, t, p->cfg->gateway.stuck_timeout * 1000 / 4, on_pulse);
+}
+
+/* Clients and workers are served from now on. */
+static void serves(void *ctx)
+{
+    struct process *p = ctx;
+    shard_shm_set_state(p->shm, SHARD_STATE_RUNNING);
+}
+
+static int join_upgrade(struct process *p, const struct shard_start *start)
+{
+    int err = 0;
+    struct shard_upgrade_options opt = {
+        .start = start,
+        .shard = p->shard,
+        .loop = p->loop,
+        .net = p->net,
+        .handoff = p->handoff,
+        .serves = serves,
+        .ctx = p,
+    };
+    p->upgrade = shard_upgrade_new(&opt, &err);
+    return err;
 }
 
 static unsigned count_edges(const struct shard_start *start)
@@ -228,6 +266,8 @@ static int open_shard(struct process *p, const struct shard_start *start)
         .n_edges = count_edges(start),
         .wake = wake_shard,
         .wake_ctx = p,
+        .shm_of = shm_of,
+        .takes_over = start->n_predecessors > 0,
     };
     const struct net_keepalive keepalive = keepalive_of_clients(start->cfg);
     net_set_keepalive(p->net, &keepalive);
@@ -241,7 +281,8 @@ static int open_shard(struct process *p, const struct shard_start *start)
         if (p->control == NULL)
             return err;
     }
-    return join_node(p, start);
+    err = join_node(p, start);
+    return err == 0 ? join_upgrade(p, start) : err;
 }
 
 static void close_shard(struct process *p)
@@ -251,6 +292,7 @@ static void close_shard(struct process *p)
         timer_cancel(p->loop, &p->pulse);
         timer_cancel(p->loop, &p->second);
     }
+    shard_upgrade_free(p->upgrade);
     control_free(p->control);
     new_settings_end(&p->settings);
     handoff_free(p->handoff);
@@ -287,7 +329,8 @@ int shard_main(const struct shard_start *start)
     if (p.cfg->gateway.stuck_timeout > 0)
         on_pulse(&p.pulse);
     on_second(&p.second);
-    shard_shm_set_state(start->shm, SHARD_STATE_RUNNING);
+    if (start->n_predecessors == 0)
+        serves(&p);
     LOG(LOG_NOTICE, "shard_runs", "listeners=%u", start->cfg->n_listeners);
     loop_run(p.loop);
     loop_hook_remove(p.loop, &p.hook);

@@ -29,6 +29,7 @@ struct buf;
 struct pool;
 struct tls_conn;
 struct tls_context;
+struct shard_import;
 
 #define WINDOW_BITS_MIN 9
 #define WINDOW_BITS_N   7 /* up to 15 */
@@ -172,11 +173,16 @@ struct shard {
     struct timer trim_timer, second_timer;
     uint32_t trim_peak; /* most clients since memory was last given back */
     /* To be seen and steered (control.h). */
-    bool drained;             /* told to drain: no new clients */
-    uint32_t drains;          /* how often */
-    struct census *census;    /* NULL: nobody wants to know who talks most */
-    struct trace_set *traces; /* NULL: nobody is followed */
+    enum node_drained drained; /* but NODE_NOT_DRAINED: no new clients */
+    uint32_t drains;           /* how often */
+    struct census *census;     /* NULL: nobody wants to know who talks most */
+    struct trace_set *traces;  /* NULL: nobody is followed */
     struct age_log ages;
+    struct age_log *ages_of[NODE_SHARDS_MAX]; /* ids of other shards that are here; NULL: none */
+    /* Connections on their way to or from another process (transfer.h). */
+    bool held;
+    struct shard_import *import; /* NULL: nothing is being taken over */
+    struct shard_shm *(*shm_of)(void *ctx, unsigned shard);
 };
 
 static inline struct shard *client_shard(const struct client *c)
@@ -221,6 +227,9 @@ static inline bool client_is_websocket(const struct client *c)
     return c->listener->config->protocol == PROTOCOL_WEBSOCKET;
 }
 
+/* While the shard is held, what is due is put off by so much, and again. */
+#define SHARD_HELD_MS 20
+
 /* Clients that are only being told that they are refused, beyond max_connections; over that new ones are
  * reset. */
 #define SHARD_REFUSALS_MAX 128
@@ -229,10 +238,6 @@ static inline bool client_is_paused(const struct client *c)
 {
     return c->up.paused || c->rate_paused;
 }
-
-/* ---- shard.c */
-/* It takes no new clients, or does again (tgg ctl drain); the other shards see it. */
-void shard_set_drained(struct shard *s, bool on);
 
 /* ---- control_act.c: errors on purpose (test builds) */
 #ifdef TGG_INJECT
@@ -267,6 +272,23 @@ void client_written_out(struct client *c);
 /* c->edge, made when it is not there; NULL: no memory, the client is closing. */
 struct client_edge *client_need_edge(struct client *c);
 
+/* A client of that listener, without a connection yet; NULL: no memory, or no place. */
+struct client *client_new(struct shard_listener *l, const struct net_addr *peer);
+/* Its connection is released: the rest of it. */
+void client_free(struct client *c);
+/* One that was taken over: its state is set; what follows from that. Then, if it has an id. */
+void client_restore_begun(struct client *c, bool is_refusal);
+void client_restore_announced(struct client *c);
+/* Somebody else has its connection: it is forgotten without a word. */
+void client_forget(struct client *c);
+
+/* ---- transfer_in.c */
+/* Seconds since that id was given. */
+uint32_t shard_age_of(const struct shard *s, uint32_t id);
+/* c goes, before it could go on. */
+void shard_import_forget_client(struct client *c);
+void shard_import_fini(struct shard *s);
+
 /* ---- listener.c: listeners come and go */
 /* All of the configuration, at the start; then the edge is made; then they listen. 0 or -errno. */
 int listeners_make(struct shard *s, const struct shard_options *opt);
@@ -291,6 +313,11 @@ void client_begin_early(struct client *c, bool preamble);
 /* What its tls_conn has to be rid of is sent. */
 bool client_tls_is_flushed(const struct client *c);
 bool client_tls_run(struct loop_task *task);
+/* One that was taken over: an established connection (a record tls), or what has come of its handshake, to
+ * which nothing was answered. 0 or -errno. */
+int client_tls_restore(struct client *c, struct slice record, struct slice came, uint32_t record_since_ms);
+/* The latter, once it may be answered. */
+void client_tls_go_on(struct client *c);
 void client_edge_free(struct client *c);
 
 /* ---- client_handshake.c */
@@ -305,6 +332,8 @@ void client_queue_answer(struct client *c, int status);
 void client_deflate_agree(struct client *c, const struct http_request *req, char *header, size_t cap);
 /* A compressed message, whole. False: the client is closing. *ret is the shard's, until the next one. */
 bool client_inflate(struct client *c, const uint8_t *data, size_t len, bool is_text, struct slice *ret);
+/* As it was agreed in another process; window: what the client may refer to. 0 or -errno. */
+int client_deflate_restore(struct client *c, const struct ws_deflate_params *params, struct slice window);
 /* As out_message_form, compressed if the client agreed and it is worth it. */
 struct buf *client_message_form(struct client *c, struct upstream_message *m, bool *ret_owned);
 
@@ -320,6 +349,8 @@ struct client_in *client_need_in(struct client *c);
 bool client_is_blocked(struct client *c);
 void client_no_memory(struct client *c);
 void client_feed(struct client *c, uint8_t *data, size_t len);
+/* One that was taken over is not read until then. 0 or -ENOMEM. */
+int client_rate_restore(struct client *c, uint32_t until_ms);
 /* It is below its rate again. */
 void client_rate_over(struct client *c);
 void client_on_data(struct net_conn *conn, uint8_t *data, size_t len);
@@ -333,6 +364,10 @@ void client_on_writable(struct net_conn *conn);
 void client_queue_control(struct client *c, struct buf *b);
 /* Queue before everything else (the answer to the handshake). */
 void client_queue_front(struct client *c, struct buf *b);
+/* At the end of the queue of one that is taken over (takes the reference). False: no memory. */
+bool client_queue_restore(struct client *c, struct buf *b);
+/* So many bytes of the first one are written. False: it has fewer. */
+bool client_queue_skip(struct client *c, uint64_t len);
 void client_mark_dirty(struct client *c);
 /* Throw away what is queued and leave the dirty list. */
 void client_out_clear(struct client *c);

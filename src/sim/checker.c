@@ -20,8 +20,8 @@
 static uint64_t count_of(const struct world *w, enum counter_id id)
 {
     uint64_t n = 0;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        n += counter_get(&w->node.shards[i].shm.counters, id);
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        n += counter_get(&w->node.crew->shards[i].shm.counters, id);
     return n;
 }
 
@@ -53,11 +53,17 @@ bool checker_is_online(const struct sim_client *c)
 static bool has_lost_shard(const struct sim_client *c)
 {
     const struct sim_shard *s = sim_node_shard_of(c->w, c->id);
-    bool died = c->bereft;
-    for (unsigned i = 0; i < c->w->node.n_shards; i++)
-        if (s == NULL || s->index == i) /* no worker has heard of it: any could have been its own */
-            died = died || c->w->node.shards[i].died_ns[0] > c->since_ns;
-    return died;
+    /* No worker has heard of it: any could have been its own. */
+    uint32_t its = s == NULL ? UINT32_MAX : 1u << s->index;
+    return c->bereft || c->lost_shard || (c->deaths_seen & its) != 0;
+}
+
+void checker_crew_leaves(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_clients; i++) {
+        w->clients[i]->lost_shard = has_lost_shard(w->clients[i]);
+        w->clients[i]->deaths_seen = 0;
+    }
 }
 
 uint64_t checker_partial_answers(const struct world *w)
@@ -258,7 +264,8 @@ void checker_refusal(struct world *w, const struct sim_client *c)
     const uint8_t *end = memmem(c->in.data, c->in.len, "\r\n\r\n", 4);
     const uint8_t *at = memmem(c->in.data, c->in.len, name, sizeof name - 1);
     size_t len = at != NULL ? (size_t)strtoul((const char *)at + sizeof name - 1, NULL, 10) : 0;
-    if (c->err == 0 && !c->fin_sent && (end == NULL || c->in.len != (size_t)(end - c->in.data) + 4 + len))
+    if (c->err == 0 && !c->fin_sent && !c->bereft &&
+        (end == NULL || c->in.len != (size_t)(end - c->in.data) + 4 + len))
         world_fail(w, "client %u: more or less than one HTTP answer (%zu bytes)", c->index, c->in.len);
 }
 
@@ -271,7 +278,7 @@ void checker_link_closed(struct world *w, const struct sim_link *l, int err)
 
 /* ---- between steps */
 
-static void check_shard(struct world *w, const struct sim_shard *s)
+void checker_shard(struct world *w, const struct sim_shard *s)
 {
     const char *why = shard_check(s->shard);
     uint64_t position = 0;
@@ -290,9 +297,9 @@ static void check_shard(struct world *w, const struct sim_shard *s)
 
 void checker_running(struct world *w)
 {
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        if (w->node.shards[i].shard != NULL)
-            check_shard(w, &w->node.shards[i]);
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        if (w->node.crew->shards[i].shard != NULL)
+            checker_shard(w, &w->node.crew->shards[i]);
 }
 
 /* It has been here all the time, reads, and nothing has begun to end it. */
@@ -348,15 +355,15 @@ static void check_filters(struct world *w, const struct sim_shard *s)
 {
     char name[SIM_NAME_SIZE];
     const struct directory *d = shard_directory(s->shard);
-    if (w->node.node.n_shards == 1)
+    if (w->node.crew->n_shards == 1)
         return; /* nobody asks, so there is none */
     for (unsigned i = 0; i < w->n_links * 2 * SIM_NAMES; i++) {
         bool uid = i % 2 == 0;
         sim_link_name(w->links[i / (2 * SIM_NAMES)], uid ? 'u' : 'g', i / 2 % SIM_NAMES, name);
         size_t len = strlen(name);
         uint32_t has = uid ? directory_uid_count(d, name, len) : directory_group_count(d, name, len);
-        const struct name_filter *f =
-            uid ? &w->node.node.shared->names[s->index].uids : &w->node.node.shared->names[s->index].groups;
+        const struct name_filter *f = uid ? &w->node.crew->node.shared->names[s->index].uids
+                                          : &w->node.crew->node.shared->names[s->index].groups;
         if (has > 0 && !name_filter_may_have(f, hash_bytes(name, len)))
             world_fail(w, "shard %u has %s, and its filter says no", s->index, name);
     }
@@ -364,7 +371,7 @@ static void check_filters(struct world *w, const struct sim_shard *s)
 
 static void check_shared(struct world *w, const struct sim_shard *s)
 {
-    const struct node_shared *shared = w->node.node.shared;
+    const struct node_shared *shared = w->node.crew->node.shared;
     const struct node_shard *figures = &shared->shards[s->index];
     if (s->shard == NULL) {
         world_fail(w, "shard %u has not come back", s->index);
@@ -375,7 +382,7 @@ static void check_shared(struct world *w, const struct sim_shard *s)
         world_fail(w, "shard %u shows %u members of %u, %u clients of %u", s->index,
                    NODE_LOAD(figures->members), members, NODE_LOAD(figures->clients),
                    shard_connections(s->shard));
-    if (w->strict && w->node.n_shards > 1 && bound != members)
+    if (w->strict && w->node.crew->n_shards > 1 && bound != members)
         world_fail(w, "shard %u: %u clients, %u are bound to workers", s->index, members, bound);
     check_filters(w, s);
 }
@@ -410,14 +417,14 @@ static uint64_t hash_of_worker(const struct sim_link *l)
 static uint32_t load_of(const struct world *w, const struct node_worker *worker)
 {
     uint32_t n = 0;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
         n += NODE_LOAD(worker->clients[i]);
     return n;
 }
 
 void checker_load(const struct world *w, struct sim_load *ret)
 {
-    const struct node_worker *workers = w->node.node.shared->workers;
+    const struct node_worker *workers = w->node.crew->node.shared->workers;
     *ret = (struct sim_load){.least = UINT32_MAX};
     for (unsigned k = 0; k < w->n_links; k++) {
         const struct sim_link *l = w->links[k];
@@ -449,8 +456,8 @@ void checker_chosen(struct world *w, const struct sim_client *c, const struct si
 static uint32_t bound_to(const struct world *w, const char *name)
 {
     uint32_t n = 0;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        n += directory_uid_count(shard_directory(w->node.shards[i].shard), name, strlen(name));
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        n += directory_uid_count(shard_directory(w->node.crew->shards[i].shard), name, strlen(name));
     return n;
 }
 
@@ -525,8 +532,8 @@ static void check_one_per_uid(struct world *w)
 void checker_settled(struct world *w)
 {
     uint64_t missing = 0;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        check_shared(w, &w->node.shards[i]);
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        check_shared(w, &w->node.crew->shards[i]);
     if (w->strict)
         check_closed(w);
     uint64_t dropped = drops_of(w, DROP_slow_reader_newest) + drops_of(w, DROP_slow_reader_oldest);
@@ -687,7 +694,7 @@ static void check_messages_strictly(struct world *w)
 static void check_shared_is_empty(struct world *w, const struct sim_shard *s)
 {
     char name[SIM_NAME_SIZE];
-    const struct node_shared *shared = w->node.node.shared;
+    const struct node_shared *shared = w->node.crew->node.shared;
     const struct node_shard *figures = &shared->shards[s->index];
     uint32_t bound = bound_to_workers(shared, s->index), names = 0;
     for (unsigned i = 0; i < w->n_links * SIM_NAMES; i++) {
@@ -715,11 +722,14 @@ void checker_ended(struct world *w)
     if (w->failed)
         return;
     uint64_t accepted = count_of(w, COUNTER_client_accepted), lost = 0;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        lost += w->node.shards[i].lost;
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        lost += w->node.crew->shards[i].lost;
     if (accepted != closes_total(w) + lost)
         world_fail(w, "%llu accepted, %llu closed, %llu ended with their shard", (unsigned long long)accepted,
                    (unsigned long long)closes_total(w), (unsigned long long)lost);
+    if (closes_of(w, CLOSE_upgrade) != 0)
+        world_fail(w, "%llu clients were closed at an upgrade",
+                   (unsigned long long)closes_of(w, CLOSE_upgrade));
     check_gauge(w, COUNTER_clients);
     check_gauge(w, COUNTER_uids);
     check_gauge(w, COUNTER_groups);
@@ -728,8 +738,8 @@ void checker_ended(struct world *w)
         check_gauge(w, COUNTER_parked_bytes);
         check_gauge(w, COUNTER_parked_clients);
     }
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        check_shared_is_empty(w, &w->node.shards[i]);
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        check_shared_is_empty(w, &w->node.crew->shards[i]);
     for (unsigned i = 0; i < w->n_clients; i++)
         check_stream_parts(w, w->clients[i]);
     if (w->strict)

@@ -23,6 +23,9 @@ struct sim_client *checker_client_by_id(const struct world *w, uint32_t id);
 /* So many answers to questions had to do without a shard that was dead or late. */
 uint64_t checker_partial_answers(const struct world *w);
 
+/* Another crew follows: what is known by the numbers of shards is kept otherwise. */
+void checker_crew_leaves(struct world *w);
+
 /* As it happens. */
 void checker_event(struct world *w, struct sim_link *l, const struct gw_packet *p);
 void checker_delivered(struct world *w, struct sim_client *c, struct slice message,
@@ -32,6 +35,7 @@ void checker_link_closed(struct world *w, const struct sim_link *l, int err);
 
 /* Between steps. */
 void checker_running(struct world *w);
+void checker_shard(struct world *w, const struct sim_shard *s);
 /* How many clients each worker has, by the link (UINT32_MAX: it is none), as the shards show it. */
 struct sim_load {
     uint32_t of[WORLD_LINKS_MAX], least;

@@ -10,6 +10,7 @@
 #include "sim/sim_link.h"
 #include "sim/sim_message.h"
 #include "sim/sim_query.h"
+#include "sim/sim_upgrade.h"
 #include "upstream/upstream.h"
 
 /* ---- picking */
@@ -51,7 +52,7 @@ static bool has_worker(const struct world *w, unsigned key)
 
 static struct sim_shard *pick_shard(struct world *w)
 {
-    struct sim_shard *s = &w->node.shards[world_draw(w, w->node.n_shards)];
+    struct sim_shard *s = &w->node.crew->shards[world_draw(w, w->node.crew->n_shards)];
     return s->shard != NULL ? s : NULL;
 }
 
@@ -284,6 +285,39 @@ static void kill_some(struct world *w, unsigned shard)
         sim_node_kill_within(w, shard, 1 + (unsigned)world_draw(w, world_chance(w, 50) ? 20 : 500));
 }
 
+/* While an upgrade is under way. */
+static void act_meanwhile(struct world *w)
+{
+    static void (*const acts[])(struct world * w) = {
+        act_connect,     act_send,   act_send,     act_ping, act_slow_reader, act_client_end,
+        act_slow_worker, act_worker, act_commands, act_ask,  act_contest,     act_worker_leave};
+    acts[world_draw(w, sizeof acts / sizeof acts[0])](w);
+}
+
+/* Much is under way, and does not get on. (Large messages on their way between shards may come twice, or not
+ * at all, when one of these dies: the more of them, the more often; so seldom where shards die.) */
+static void act_crush(struct world *w)
+{
+    for (unsigned i = 0; i < w->n_links; i++)
+        if (w->links[i]->is_worker && sim_link_is_usable(w->links[i]) && world_chance(w, 40))
+            sim_link_pause(w->links[i]);
+    for (unsigned i = 0; i < 4; i++)
+        act_slow_reader(w);
+    for (uint64_t n = world_between(w, 10, 80); n > 0; n--)
+        (world_chance(w, 80) ? act_send : act_commands)(w);
+    world_run(w, world_draw(w, 8) * WORLD_MS);
+}
+
+/* Sometimes one right behind the other. */
+static void act_upgrade(struct world *w)
+{
+    if (w->node.upgrades_left > 0 && world_chance(w, w->node.deaths_left > 0 ? 4 : 40))
+        act_crush(w);
+    do
+        sim_upgrade(w, act_meanwhile);
+    while (w->node.upgrades_left > 0 && !w->failed && world_chance(w, 25));
+}
+
 static void act_death(struct world *w)
 {
     struct sim_shard *s = pick_shard(w);
@@ -291,11 +325,12 @@ static void act_death(struct world *w)
         return;
     w->node.dies_on_start = world_chance(w, 15);
     kill_some(w, s->index);
-    if (!world_chance(w, 20))
-        return;
-    for (unsigned i = 0; i < w->node.n_shards; i++)
+    bool several = world_chance(w, 20);
+    for (unsigned i = 0; i < w->node.crew->n_shards && several; i++)
         if (world_chance(w, 40))
             kill_some(w, i);
+    if (world_chance(w, 20))
+        act_upgrade(w); /* others have still to do with it */
 }
 
 /* As tgg ctl says it to all shards, one a little later than the other. */
@@ -304,9 +339,9 @@ static void drain_worker(struct world *w, unsigned key, bool on, uint32_t over_m
     char name[32];
     int len = snprintf(name, sizeof name, "127.0.0.1:w%u", key);
     world_trace(w, "worker w%u: %s over %u ms", key, on ? "drain" : "undrain", over_ms);
-    for (unsigned i = 0; i < w->node.n_shards; i++) {
-        if (w->node.shards[i].shard != NULL)
-            upstream_drain_worker(shard_upstream(w->node.shards[i].shard),
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++) {
+        if (w->node.crew->shards[i].shard != NULL)
+            upstream_drain_worker(shard_upstream(w->node.crew->shards[i].shard),
                                   (struct slice){(const uint8_t *)name, (size_t)len}, on, over_ms);
         if (world_chance(w, 50))
             world_run(w, world_draw(w, 5) * WORLD_MS);
@@ -316,9 +351,9 @@ static void drain_worker(struct world *w, unsigned key, bool on, uint32_t over_m
 static void rebalance(struct world *w, uint32_t over_ms)
 {
     world_trace(w, "rebalance over %u ms", over_ms);
-    for (unsigned i = 0; i < w->node.n_shards; i++) {
-        if (w->node.shards[i].shard != NULL)
-            upstream_rebalance(shard_upstream(w->node.shards[i].shard), over_ms);
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++) {
+        if (w->node.crew->shards[i].shard != NULL)
+            upstream_rebalance(shard_upstream(w->node.crew->shards[i].shard), over_ms);
         if (world_chance(w, 50))
             world_run(w, world_draw(w, 5) * WORLD_MS);
     }
@@ -349,7 +384,7 @@ static const struct {
     {act_client_end, 8}, {act_worker, 5}, {act_worker_leave, 2},   {act_slow_worker, 3},
     {act_commands, 22},  {act_ask, 10},   {act_gateway_client, 2}, {act_short_client, 2},
     {act_intruder, 1},   {act_freeze, 1}, {act_no_descriptors, 1}, {act_wait, 3},
-    {act_death, 4},      {act_steer, 6},
+    {act_death, 4},      {act_steer, 6},  {act_upgrade, 4},
 };
 
 static void act(struct world *w)
@@ -442,11 +477,32 @@ static void try_the_choice(struct world *w)
     }
 }
 
+/* Shards that move clients at the same moment can leave one too many somewhere: then once more. */
+static void try_to_rebalance(struct world *w)
+{
+    struct sim_load load;
+    for (unsigned tries = 0; tries < 2; tries++) {
+        unsigned most = 0;
+        checker_load(w, &load);
+        uint64_t before_sum = load.sum;
+        rebalance(w, 500);
+        world_run(w, 5 * WORLD_S);
+        checker_load(w, &load);
+        for (unsigned k = 0; k < w->n_links; k++)
+            if (load.of[k] != UINT32_MAX && load.of[k] > most)
+                most = load.of[k];
+        if (most <= load.least + 1 || load.sum != before_sum) /* or somebody has left since */
+            return;
+        world_trace(w, "rebalanced, and one worker has %u clients, another one %u", most, load.least);
+    }
+    world_fail(w, "rebalanced twice, and not all workers have the same");
+}
+
 /* Everybody goes to others when one drains; then all have the same. */
 static void try_to_steer(struct world *w)
 {
     struct sim_load load;
-    unsigned n = 0, most = 0, one = WORLD_LINKS_MAX;
+    unsigned n = 0, one = WORLD_LINKS_MAX;
     for (unsigned k = 0; k <= SIM_WORKER_KEYS; k++)
         drain_worker(w, k, false, 0);
     checker_load(w, &load);
@@ -464,19 +520,13 @@ static void try_to_steer(struct world *w)
         world_fail(w, "link %u drains and has still %u clients", one, load.of[one]);
     checker_running(w);
     drain_worker(w, w->links[one]->key, false, 0);
-    if (w->config.gateway.router == ROUTER_CLIENT_HASH)
-        return;
-    checker_load(w, &load);
-    uint64_t before_sum = load.sum;
-    rebalance(w, 500);
-    world_run(w, 5 * WORLD_S);
-    checker_load(w, &load);
-    for (unsigned k = 0; k < w->n_links; k++)
-        if (load.of[k] != UINT32_MAX && load.of[k] > most)
-            most = load.of[k];
-    if (most > load.least + 1 && load.sum == before_sum) /* else somebody has left since */
-        world_fail(w, "rebalanced, and one worker has %u clients, another one %u", most, load.least);
+    if (w->config.gateway.router != ROUTER_CLIENT_HASH)
+        try_to_rebalance(w);
     checker_running(w);
+}
+
+static void act_nothing(struct world *w)
+{
 }
 
 static void settle(struct world *w)
@@ -485,6 +535,7 @@ static void settle(struct world *w)
     sim_node_calm(w);
     if (w->node.deaths > 0)
         world_run(w, 2 * WORLD_S); /* until all have heard of the last death */
+    sim_upgrade(w, act_nothing);
     bool some = false;
     for (unsigned i = 0; i < w->n_links; i++)
         some = some || (w->links[i]->is_worker && sim_link_is_usable(w->links[i]));
@@ -512,10 +563,10 @@ static bool is_empty(struct world *w)
 static bool is_drained(struct world *w)
 {
     bool all = true;
-    for (unsigned i = 0; i < w->node.n_shards; i++) {
-        if (w->node.shards[i].shard == NULL)
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++) {
+        if (w->node.crew->shards[i].shard == NULL)
             continue;
-        if (shard_is_drained(w->node.shards[i].shard))
+        if (shard_is_drained(w->node.crew->shards[i].shard))
             sim_node_stop(w, i); /* as its process does */
         else
             all = false;
@@ -534,9 +585,9 @@ static void drain(struct world *w)
 {
     world_trace(w, "drain");
     w->draining = true;
-    NODE_STORE(w->node.node.shared->draining, 1); /* the supervisor: all of them together */
-    for (unsigned i = 0; i < w->node.n_shards; i++)
-        shard_drain(w->node.shards[i].shard);
+    NODE_STORE(w->node.crew->node.shared->draining, 1); /* the supervisor: all of them together */
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++)
+        shard_drain(w->node.crew->shards[i].shard);
     if (!world_run_until(w, is_drained, 100 * WORLD_S))
         world_fail(w, "not drained: %u connections", sim_node_connections(w));
 }

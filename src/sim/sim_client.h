@@ -52,11 +52,13 @@ struct sim_client {
     struct bytes in;
     bool upgraded, refused, close_frame_seen;
     uint16_t close_code;
-    int err;           /* of closed() */
-    bool other_left;   /* the gateway ended the connection */
-    bool left;         /* it ended, or spoiled, the connection itself */
-    bool bereft;       /* its shard died */
-    uint64_t since_ns; /* of its connection */
+    int err;              /* of closed() */
+    bool other_left;      /* the gateway ended the connection */
+    bool left;            /* it ended, or spoiled, the connection itself */
+    bool bereft;          /* its shard died */
+    bool lost_shard;      /* the shard of its id did, before an upgrade */
+    uint32_t deaths_seen; /* a bit for each shard of this crew that has died since it came */
+    uint64_t since_ns;    /* of its connection */
 
     /* The checker's. */
     uint32_t id; /* connection_id; 0: no worker has heard of it */

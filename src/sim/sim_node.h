@@ -2,9 +2,11 @@
 /* The gateway node of a world: its shards, what they share, and their supervisor, who buries and replaces
  * those that die.
  *
- *   sim_node ── memory that outlives shards: node_shared, mesh, an estate and a shm for each
- *            ── listening sockets, the same for all shards: any of them may take a connection
- *            ── shards[] ── process: loop, net, struct shard
+ *   sim_node ── listening sockets, the same for all shards: any of them may take a connection
+ *            ── crew ── memory that outlives shards: node_shared, mesh, an estate and a shm for each
+ *                    ── shards[] ── process: loop, net, struct shard
+ *
+ * An upgrade (sim_upgrade.h) puts another crew in the place of the one that is there.
  *
  * A death is what kill -9 makes of it: nothing of the process runs any more, not even to free its memory (so
  * that nothing is undone in what is shared); the kernel closes its connections. Its memory is only kept where
@@ -35,27 +37,48 @@ struct sim_host {
 
 struct sim_shard {
     struct world *w;
+    struct sim_crew *crew;
     unsigned index;
     struct sim_host host;
     struct shard *shard;  /* NULL: it does not run */
+    bool held;            /* shard_hold */
     struct shard_shm shm; /* outlives the shard */
     bool ended;           /* in order: it is not started again */
     unsigned deaths;
     uint64_t died_ns[ESTATE_PLOTS - 1]; /* its last deaths, the newest first; 0: none */
     uint64_t bury_at_ns, start_at_ns;   /* the supervisor's plan; 0: none */
     uint64_t kill_at_ns;                /* the script's */
-    uint64_t lost;                      /* client connections that its deaths ended */
+    uint64_t lost;                      /* client connections that its deaths ended (of those that were taken
+                                         * over, another shard may have counted the beginning) */
+};
+
+/* The shards of one supervisor. */
+struct sim_crew {
+    unsigned n_shards;
+    uint64_t edges, links;                   /* roles, a bit each */
+    struct sim_shard shards[SIM_SHARDS_MAX]; /* of those from n_shards on, only shm */
+    struct node node;                        /* what they get */
+};
+
+/* Records that were imported, and what was in them. */
+struct sim_carried {
+    uint64_t clients, client_out, client_in, ws_decoder, message, paused, parked, closing, young;
+    uint64_t links, link_in, link_out, gone_workers, homeless;
 };
 
 struct sim_node {
-    unsigned n_shards;
-    struct sim_shard shards[SIM_SHARDS_MAX];
-    struct node node;                                      /* what they get */
+    struct sim_carried carried;
+    struct sim_crew *crew;
+    struct sim_crew *new_crew;                             /* during an upgrade */
     struct settings_listener listeners[CONFIG_LISTEN_MAX]; /* of all shards, with one descriptor */
     int internal_fd;
     bool bound; /* by the supervisor: else the only shard binds by itself */
     unsigned deaths_left, deaths, deaths_within;
-    bool dies_on_start;      /* a crash loop: the next successors die young */
+    bool dies_on_start;     /* a crash loop: the next successors die young */
+    unsigned upgrades_left; /* sim_upgrade.h */
+    bool in_transfer;       /* no turn is taken by the shards, and nobody dies */
+    unsigned upgrades, upgrades_given_up, upgrades_unrest;
+    bool has_entombed;       /* with what they had in hands */
     struct loop_stats stats; /* of the dead */
 };
 
@@ -71,6 +94,8 @@ void sim_node_kill(struct world *w, unsigned shard);
 void sim_node_kill_within(struct world *w, unsigned shard, unsigned calls);
 /* No more deaths; all that are dead come back. */
 void sim_node_calm(struct world *w);
+/* As sim_node_kill, of any crew, without what the supervisor makes of it. */
+void sim_shard_vanish(struct sim_shard *s, enum sim_net_death how);
 /* In order, at once (shard_free); it does not come back. */
 void sim_node_stop(struct world *w, unsigned shard);
 void sim_node_stop_all(struct world *w);
@@ -85,6 +110,12 @@ bool sim_node_is_running(const struct world *w); /* any shard */
 void sim_node_stats_add(const struct world *w, struct loop_stats *to);
 /* The one that a connection id belongs to; NULL: none. */
 struct sim_shard *sim_node_shard_of(struct world *w, uint32_t connection_id);
+
+/* Another crew, of which none runs: its homes are those of `before` (NULL: it is the first). */
+struct sim_crew *sim_crew_new(struct world *w, unsigned n_shards, const struct sim_crew *before);
+void sim_crew_start(struct sim_shard *s, bool takes_over);
+/* None runs any more. */
+void sim_crew_free(struct sim_crew *crew);
 
 void sim_host_open(struct world *w, struct sim_host *h, uint64_t turn_ns_max);
 void sim_host_close(struct sim_host *h);

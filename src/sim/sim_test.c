@@ -5,6 +5,7 @@
  *   TGG_SIM_FIRST=N   from which on (default 1); with TGG_SIM_SEEDS=1 a single one, in this process
  *   TGG_SIM_JOBS=N    so many at the same time (default 2)
  *   TGG_SIM_SHARDS=N, TGG_SIM_DEATHS=N   instead of what the seed says: shards, and deaths at most
+ *   TGG_SIM_UPGRADES=N   likewise, upgrades at most
  *   TGG_SIM_VERBOSE=1 the trace of every run, as it goes, and the shards' log
  *
  * Runs are done by children, a batch each: the memory of shards that were killed is never freed (sim_node.h),
@@ -20,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "sim/script.h"
@@ -39,9 +41,10 @@ static struct world *world_now;
 struct totals {
     uint64_t messages_in, messages_out, fanouts_sliced, queries_sliced, moved, parked, paused, replaced;
     uint64_t seeds, failed, strict, clients, shards, deaths, deaths_within, lossy, with_deaths;
+    uint64_t upgrades, given_up, unrest, with_upgrades;
+    struct sim_carried carried;
     uint64_t turns, turns_over, turn_ns_longest;
 };
-#define TOTALS_SUMS (offsetof(struct totals, turn_ns_longest) / sizeof(uint64_t))
 
 static uint64_t from_env(const char *name, uint64_t otherwise)
 {
@@ -65,7 +68,7 @@ static void print_trace(const struct world *w)
 /* An assert failed, or worse, or it does not end: this process is lost, so what it says need not be safe. */
 static void on_crash(int sig)
 {
-    fprintf(stderr, "signal %d\n", sig);
+    fprintf(stderr, "signal %d %s\n", sig, assert_text);
     if (world_now != NULL)
         print_trace(world_now);
     say_how(seed_now);
@@ -80,10 +83,16 @@ static void catch_crashes(void)
     sigaction(SIGALRM, &action, NULL);
 }
 
+static void add_sums(void *to, const void *from, size_t size)
+{
+    for (size_t i = 0; i < size / sizeof(uint64_t); i++)
+        ((uint64_t *)to)[i] += ((const uint64_t *)from)[i];
+}
+
 static void add_up(struct totals *t, const struct world *w)
 {
-    for (unsigned i = 0; i < w->node.n_shards; i++) {
-        const struct counters *c = &w->node.shards[i].shm.counters;
+    for (unsigned i = 0; i < w->node.crew->n_shards; i++) {
+        const struct counters *c = &w->node.crew->shards[i].shm.counters;
         t->messages_in += counter_get(c, COUNTER_client_messages_in);
         t->messages_out += counter_get(c, COUNTER_client_messages_out);
         t->fanouts_sliced += counter_get(c, COUNTER_fanouts_sliced);
@@ -95,11 +104,16 @@ static void add_up(struct totals *t, const struct world *w)
     }
     t->strict += w->strict;
     t->clients += w->n_clients;
-    t->shards += w->node.n_shards;
+    t->shards += w->node.crew->n_shards;
     t->deaths += w->node.deaths;
     t->deaths_within += w->node.deaths_within;
     t->lossy += w->lossy;
     t->with_deaths += w->node.deaths > 0;
+    add_sums(&t->carried, &w->node.carried, sizeof t->carried);
+    t->upgrades += w->node.upgrades;
+    t->given_up += w->node.upgrades_given_up;
+    t->unrest += w->node.upgrades_unrest;
+    t->with_upgrades += w->node.upgrades > 0;
     struct loop_stats stats = {0};
     sim_node_stats_add(w, &stats);
     t->turns += stats.turns;
@@ -124,7 +138,7 @@ static bool run_seed(uint64_t seed, bool verbose, struct totals *t, uint64_t *re
         print_trace(w);
     }
     add_up(t, w);
-    bool died = w->node.deaths > 0; /* with what it had in hands */
+    bool died = w->node.has_entombed; /* with what it had in hands */
     world_free(w);
     world_now = NULL;
     buf_stats_get(&after);
@@ -166,10 +180,7 @@ static void run_batch(uint64_t first, uint64_t n, bool verbose, struct totals *t
 
 static void add_totals(struct totals *to, const struct totals *of)
 {
-    const uint64_t *from = (const uint64_t *)of;
-    uint64_t *sums = (uint64_t *)to;
-    for (size_t i = 0; i < TOTALS_SUMS; i++)
-        sums[i] += from[i];
+    add_sums(to, of, offsetof(struct totals, turn_ns_longest));
     if (of->turn_ns_longest > to->turn_ns_longest)
         to->turn_ns_longest = of->turn_ns_longest;
 }
@@ -234,6 +245,22 @@ static void run_all(uint64_t first, uint64_t seeds, unsigned n, bool verbose, st
     munmap(shared, sizeof *shared * JOBS_MAX);
 }
 
+static void print_upgrades(const struct totals *t)
+{
+#define U(x) ((unsigned long long)(x))
+    const struct sim_carried *c = &t->carried;
+    printf("%llu seeds with upgrades: %llu upgrades, %llu given up, %llu found no rest\n",
+           U(t->with_upgrades), U(t->upgrades), U(t->given_up), U(t->unrest));
+    printf("handed over: %llu clients (%llu with bytes to send, %llu with input, %llu in the middle of a "
+           "frame, %llu of a message, %llu not read, %llu with events that wait, %llu closing, %llu without "
+           "an id), %llu links (%llu with commands, %llu with bytes to send), %llu workers that are gone, "
+           "%llu events of nobody\n",
+           U(c->clients), U(c->client_out), U(c->client_in), U(c->ws_decoder), U(c->message), U(c->paused),
+           U(c->parked), U(c->closing), U(c->young), U(c->links), U(c->link_in), U(c->link_out),
+           U(c->gone_workers), U(c->homeless));
+#undef U
+}
+
 static void print_totals(const struct totals *t, double s)
 {
 #define U(x) ((unsigned long long)(x))
@@ -247,6 +274,7 @@ static void print_totals(const struct totals *t, double s)
     printf("%llu seeds with deaths: %llu deaths, %llu of them within a turn; %llu seeds lost what a worker's "
            "kernel had\n",
            U(t->with_deaths), U(t->deaths), U(t->deaths_within), U(t->lossy));
+    print_upgrades(t);
     printf("%llu turns, %llu over their budget, the longest %.1f ms of virtual time\n", U(t->turns),
            U(t->turns_over), (double)t->turn_ns_longest / 1e6);
 #undef U

@@ -147,29 +147,66 @@ static int find_address(const struct config *cfg, struct admin_ports *p)
     return n < (int)sizeof p->address ? 0 : -ENAMETOOLONG;
 }
 
-static void open_socket(const struct config *cfg, gid_t gid, struct admin_ports *p)
+static mode_t mode_of(const struct config *cfg)
+{
+    return (mode_t)strtoul(cfg->admin.socket_mode, NULL, 8) & 0777; /* config_check has looked at it */
+}
+
+static void give_socket(const struct admin_ports *p, gid_t gid)
+{
+    if (gid != (gid_t)-1 && lchown(p->address + strlen("unix:"), (uid_t)-1, gid) < 0)
+        LOG(LOG_WARN, "admin_socket_not_given", "group=%u error=\"%s\"", (unsigned)gid, strerror(errno));
+}
+
+static bool inherit_socket(struct admin_ports_inherited *inherited, struct admin_ports *p)
+{
+    if (inherited == NULL || inherited->socket_fd < 0 || strcmp(inherited->socket_address, p->address) != 0)
+        return false;
+    p->socket_fd = inherited->socket_fd;
+    p->file = inherited->file;
+    p->inherited = true;
+    inherited->socket_fd = -1;
+    return true;
+}
+
+static void open_socket(const struct config *cfg, gid_t gid, struct admin_ports_inherited *inherited,
+                        struct admin_ports *p)
 {
     char why[512];
-    mode_t mode = (mode_t)strtoul(cfg->admin.socket_mode, NULL, 8) & 0777; /* config_check has looked at it */
     int r = find_address(cfg, p);
 
+    if (r == 0 && inherit_socket(inherited, p))
+        return;
     if (r == 0)
-        r = p->socket_fd = listen_socket_open_unix(p->address, BACKLOG, mode, &p->file);
+        r = p->socket_fd = listen_socket_open_unix(p->address, BACKLOG, mode_of(cfg), &p->file);
     if (r < 0) {
         LOG(LOG_WARN, "admin_socket_not_opened", "error=\"%s\" note=\"tgg ctl does not reach this gateway\"",
             listen_socket_explain(r, p->address, 0, why, sizeof why));
         p->socket_fd = -1;
         return;
     }
-    if (gid != (gid_t)-1 && lchown(p->address + strlen("unix:"), (uid_t)-1, gid) < 0)
-        LOG(LOG_WARN, "admin_socket_not_given", "group=%u error=\"%s\"", (unsigned)gid, strerror(errno));
+    give_socket(p, gid);
 }
 
-static int open_port(const struct config *cfg, struct admin_ports *p, struct config_error *err)
+static int inherit_port(const struct config_admin *a, struct admin_ports_inherited *inherited)
+{
+    if (inherited == NULL || inherited->http_fd < 0 || inherited->http_port != a->port ||
+        strcmp(inherited->http_address, a->address) != 0)
+        return -1;
+    int fd = inherited->http_fd;
+    inherited->http_fd = -1;
+    return fd;
+}
+
+static int open_port(const struct config *cfg, struct admin_ports_inherited *inherited, struct admin_ports *p,
+                     struct config_error *err)
 {
     const struct config_admin *a = &cfg->admin;
     char why[320];
-    int r = listen_socket_open(a->address, (uint16_t)a->port, BACKLOG);
+    int r = inherit_port(a, inherited);
+
+    if (r < 0)
+        r = listen_socket_open(a->address, (uint16_t)a->port, BACKLOG);
 
     if (r < 0) {
         bool address = r == -EADDRNOTAVAIL || r == -EINVAL;
@@ -189,27 +226,62 @@ static __attribute__((noinline)) void wipe_dead_stack(void)
     explicit_bzero(area, sizeof area);
 }
 
-int admin_ports_open(const struct config *cfg, gid_t gid, struct admin_ports *ret, struct config_error *err)
+int admin_ports_open(const struct config *cfg, gid_t gid, struct admin_ports_inherited *inherited,
+                     struct admin_ports *ret, struct config_error *err)
 {
     int r = 0;
 
     admin_ports_init(ret);
     ret->opener = getpid();
     if (cfg->admin.enabled && cfg->admin.port != 0)
-        r = open_port(cfg, ret, err);
+        r = open_port(cfg, inherited, ret, err);
     wipe_dead_stack(); /* the token */
     if (r < 0) {
         admin_ports_init(ret);
         return r;
     }
     if (cfg->admin.enabled)
-        open_socket(cfg, gid, ret);
+        open_socket(cfg, gid, inherited, ret);
     return 0;
+}
+
+/* ---- an upgrade */
+
+void admin_ports_inherited_init(struct admin_ports_inherited *i)
+{
+    *i = (struct admin_ports_inherited){.socket_fd = -1, .http_fd = -1};
+}
+
+void admin_ports_inherited_close(struct admin_ports_inherited *i)
+{
+    if (i->socket_fd >= 0)
+        close(i->socket_fd);
+    if (i->http_fd >= 0)
+        close(i->http_fd);
+    admin_ports_inherited_init(i);
+}
+
+void admin_ports_settle(const struct config *cfg, gid_t gid, struct admin_ports_inherited *inherited,
+                        struct admin_ports *p)
+{
+    if (p->inherited && chmod(p->address + strlen("unix:"), mode_of(cfg)) < 0)
+        LOG(LOG_WARN, "admin_socket_not_adjusted", "error=\"%s\"", strerror(errno));
+    if (p->inherited)
+        give_socket(p, gid);
+    p->inherited = false;
+    if (inherited->socket_fd >= 0)
+        listen_socket_remove_file(inherited->socket_address, &inherited->file);
+    admin_ports_inherited_close(inherited);
+}
+
+void admin_ports_disown(struct admin_ports *p)
+{
+    p->opener = 0;
 }
 
 void admin_ports_close(struct admin_ports *p)
 {
-    if (p->socket_fd >= 0 && p->opener == getpid())
+    if (p->socket_fd >= 0 && p->opener == getpid() && !p->inherited)
         listen_socket_remove_file(p->address, &p->file);
     if (p->socket_fd >= 0)
         close(p->socket_fd);

@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <cmocka.h>
+
+#include "supervisor/supervisor_util_test.h"
 
 static char dir[64], token_path[96], socket_path[96];
 static struct config cfg;
@@ -52,17 +53,6 @@ static mode_t mode_of(const char *path)
     return st.st_mode & 07777;
 }
 
-static void free_port(char ret[8])
-{
-    struct sockaddr_in a;
-    socklen_t len = sizeof a;
-    int fd = listen_socket_open("127.0.0.1", 0, 1);
-    assert_true(fd >= 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    close(fd);
-    snprintf(ret, 8, "%u", ntohs(a.sin_port));
-}
-
 static int connect_unix(void)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -77,7 +67,7 @@ static void the_unix_socket_is_there_and_goes_with_its_opener(void **state)
 {
     struct admin_ports p;
     set("socket_mode", "0660");
-    assert_int_equal(admin_ports_open(&cfg, getgid(), &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, getgid(), NULL, &p, &err), 0);
     assert_int_equal(p.http_fd, -1);
     assert_string_equal(p.token, "");
     assert_int_equal(access(token_path, F_OK), -1); /* who would ask for it? */
@@ -98,14 +88,14 @@ static void the_unix_socket_is_there_and_goes_with_its_opener(void **state)
 static void one_that_was_left_behind_is_replaced(void **state)
 {
     struct admin_ports p, other;
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     p.opener = 1; /* as after kill -9 */
     admin_ports_close(&p);
     assert_int_equal(connect_unix(), -ECONNREFUSED);
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     assert_int_equal(connect_unix(), 0);
     /* In use: a warning, and the gateway goes on without. */
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &other, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &other, &err), 0);
     assert_int_equal(other.socket_fd, -1);
     admin_ports_close(&other);
     assert_int_equal(connect_unix(), 0);
@@ -117,7 +107,7 @@ static void off_is_off(void **state)
     struct admin_ports p;
     set("enabled", "no");
     set("port", "1");
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     assert_true(p.socket_fd == -1 && p.http_fd == -1);
     assert_int_equal(access(socket_path, F_OK), -1);
     admin_ports_close(&p);
@@ -126,42 +116,37 @@ static void off_is_off(void **state)
 static void a_port_in_use_is_an_error_that_names_its_key(void **state)
 {
     struct admin_ports p;
-    char port[8];
-    struct sockaddr_in a;
-    socklen_t len = sizeof a;
-    int fd = listen_socket_open("127.0.0.1", 0, 1);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    snprintf(port, sizeof port, "%u", ntohs(a.sin_port));
-    set("port", port);
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), -EADDRINUSE);
+    unsigned port;
+    int fd = listen_somewhere(&port);
+    set_in(&cfg, "admin", "port", "%u", port);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), -EADDRINUSE);
     assert_int_equal(err.n, 1);
     assert_string_equal(err.list[0].section, "admin");
     assert_string_equal(err.list[0].key, "port");
     assert_int_equal(access(socket_path, F_OK), -1);
     close(fd);
     set("address", "192.0.2.1");
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), -EADDRNOTAVAIL);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), -EADDRNOTAVAIL);
     assert_string_equal(err.list[1].key, "address");
 }
 
 static void the_port_has_a_token_that_stays(void **state)
 {
     struct admin_ports p;
-    char port[8], first[ADMIN_TOKEN_MAX + 1];
-    free_port(port);
-    set("port", port);
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    char first[ADMIN_TOKEN_MAX + 1];
+    set_in(&cfg, "admin", "port", "%u", free_port());
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     assert_true(p.http_fd >= 0);
     assert_int_equal(strlen(p.token), 64);
     assert_int_equal(mode_of(token_path), 0600);
     memcpy(first, p.token, sizeof first);
     admin_ports_close(&p);
     assert_string_equal(p.token, "");
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     assert_string_equal(p.token, first);
     admin_ports_close(&p);
     set("token", "of-the-configuration");
-    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, &p, &err), 0);
+    assert_int_equal(admin_ports_open(&cfg, (gid_t)-1, NULL, &p, &err), 0);
     assert_string_equal(p.token, "of-the-configuration");
     admin_ports_close(&p);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "supervisor/listeners.h"
+#include "supervisor/listeners_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,7 +70,7 @@ static bool is_of_unix(const struct listeners_socket *s)
     return listen_socket_is_unix(s->address);
 }
 
-static struct listeners_socket *socket_numbered(const struct listeners *l, uint32_t number)
+struct listeners_socket *listeners__socket(const struct listeners *l, uint32_t number)
 {
     for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
         if (number != 0 && l->sockets[i].number == number)
@@ -90,7 +90,7 @@ static struct listeners_socket *socket_at(struct listeners *l, const struct conf
 }
 
 /* There is always one: see LISTENERS_SOCKETS_MAX. */
-static struct listeners_socket *free_place(struct listeners *l)
+struct listeners_socket *listeners__place(struct listeners *l)
 {
     for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
         if (l->sockets[i].number == 0)
@@ -129,9 +129,9 @@ static void close_socket(struct listeners_socket *s)
 }
 
 /* Before it is closed: whoever connects then is refused. */
-static void remove_file(const struct listeners_socket *s)
+void listeners__remove_file(const struct listeners_socket *s)
 {
-    if (is_of_unix(s))
+    if (is_of_unix(s) && !s->inherited)
         listen_socket_remove_file(s->address, &s->file);
 }
 
@@ -151,7 +151,7 @@ static int open_unix(struct listeners_socket *s, unsigned n_edges, int *ret_fds)
     if (opened == n_edges)
         return 0;
     r = -errno;
-    remove_file(s);
+    listeners__remove_file(s);
     while (opened > 0)
         close(ret_fds[--opened]);
     return r;
@@ -221,7 +221,7 @@ static void hand_out(struct listeners_socket *s, const struct shard_plan *plan, 
     }
 }
 
-static int give_file(const struct listeners *l, const struct listeners_socket *s)
+int listeners__give_file(const struct listeners *l, const struct listeners_socket *s)
 {
     return is_of_unix(s) && lchown(s->address + strlen("unix:"), l->uid, l->gid) < 0 ? -errno : 0;
 }
@@ -252,11 +252,11 @@ static int open_socket(struct listeners *next, const struct config *cfg, const s
     if (r < 0)
         return r;
     hand_out(s, next->plan, fds);
-    r = next->give_files ? give_file(next, s) : 0;
+    r = next->give_files ? listeners__give_file(next, s) : 0;
     if (r == 0) {
         s->number = ++next->last_socket;
     } else {
-        remove_file(s);
+        listeners__remove_file(s);
         close_socket(s);
     }
     return r;
@@ -297,7 +297,7 @@ static bool open_sockets(struct listeners *next, const struct config *cfg, uint6
         if (at != i) {
             l->socket = next->list[at].socket;
         } else if (l->socket == 0) {
-            struct listeners_socket *place = free_place(next);
+            struct listeners_socket *place = listeners__place(next);
             int r = open_socket(next, cfg, &cfg->listen[i], generation, place);
             l->socket = place->number;
             good &= r == 0;
@@ -442,9 +442,9 @@ void listeners_abandon(const struct listeners *l, struct listeners *next)
 {
     for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
         struct listeners_socket *s = &next->sockets[i];
-        if (s->number == 0 || socket_numbered(l, s->number) != NULL)
+        if (s->number == 0 || listeners__socket(l, s->number) != NULL)
             continue;
-        remove_file(s);
+        listeners__remove_file(s);
         close_socket(s);
     }
     free(next);
@@ -457,13 +457,13 @@ static bool is_our_file(const struct listeners_socket *s)
            st.st_ino == s->file.ino;
 }
 
-/* It was there before. */
-static void adjust_socket(const struct listeners_socket *was, const struct listeners_socket *s)
+/* It was there before, with these. */
+void listeners__adjust(uint64_t backlog, mode_t mode, const struct listeners_socket *s)
 {
     bool bad = false;
-    for (unsigned i = 0; was->backlog != s->backlog && i < NODE_SHARDS_MAX; i++)
+    for (unsigned i = 0; backlog != s->backlog && i < NODE_SHARDS_MAX; i++)
         bad |= s->fds[i] >= 0 && listen(s->fds[i], (int)s->backlog) < 0;
-    if (is_of_unix(s) && was->mode != s->mode)
+    if (is_of_unix(s) && mode != s->mode)
         bad |= !is_our_file(s) || chmod(s->address + strlen("unix:"), s->mode) < 0;
     if (bad)
         LOG(LOG_ERROR, "listener_not_adjusted", "address=%s port=%" PRIu64 " error=\"%s\"", s->address,
@@ -474,14 +474,14 @@ void listeners_commit(struct listeners *l, struct listeners *next)
 {
     for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
         struct listeners_socket *s = &next->sockets[i];
-        const struct listeners_socket *was = socket_numbered(l, s->number);
+        const struct listeners_socket *was = listeners__socket(l, s->number);
         if (s->number == 0)
             continue;
         if (!is_stood_on(next, s->number)) {
-            remove_file(s);
+            listeners__remove_file(s);
             close_socket(s);
-        } else if (was != NULL) {
-            adjust_socket(was, s);
+        } else if (was != NULL && !s->inherited) {
+            listeners__adjust(was->backlog, was->mode, s);
         }
     }
     *l = *next;
@@ -519,8 +519,19 @@ void listeners_init(struct listeners *l)
         forget_socket(&l->sockets[i]);
 }
 
-int listeners_open(const struct config *cfg, const struct shard_plan *plan, struct listeners *ret,
-                   struct config_error *err)
+static int open_or_inherit_internal(const struct config *cfg, struct listeners_inherited *inherited,
+                                    struct config_error *err)
+{
+    char address[80];
+    if (inherited == NULL || inherited->internal_fd < 0 ||
+        inherited->internal_port != cfg->gateway.start_port ||
+        strcmp(inherited->internal_address, listeners_internal_address(cfg, address, sizeof address)) != 0)
+        return open_internal(cfg, err);
+    return inherited->internal_fd;
+}
+
+int listeners_open(const struct config *cfg, const struct shard_plan *plan,
+                   struct listeners_inherited *inherited, struct listeners *ret, struct config_error *err)
 {
     struct listeners *none = malloc(sizeof *none), *l = NULL;
     int r = -ENOMEM;
@@ -530,20 +541,27 @@ int listeners_open(const struct config *cfg, const struct shard_plan *plan, stru
     listeners_init(none);
     none->plan = plan;
     none->opener = getpid();
-    r = listeners_prepare(none, cfg, 0, &l, err);
-    int internal_fd = open_internal(cfg, err);
+    r = inherited != NULL ? listeners__inherit(none, cfg, inherited) : 0;
+    if (r == 0)
+        r = listeners_prepare(none, cfg, 0, &l, err);
+    int internal_fd = open_or_inherit_internal(cfg, inherited, err);
     if (r == 0 && internal_fd >= 0) {
         listeners_commit(none, l);
         *ret = *none;
         ret->internal_fd = internal_fd;
-    } else {
-        if (r == 0)
-            listeners_abandon(none, l);
-        close_fd(&internal_fd);
-        r = -EINVAL;
+        ret->internal_inherited = inherited != NULL && internal_fd == inherited->internal_fd;
+        if (ret->internal_inherited)
+            inherited->internal_fd = -1;
+        free(none);
+        return 0;
     }
+    if (r == 0)
+        listeners_abandon(none, l);
+    if (inherited == NULL || internal_fd != inherited->internal_fd)
+        close_fd(&internal_fd);
+    listeners_close(none); /* what was inherited */
     free(none);
-    return r;
+    return -EINVAL;
 }
 
 int listeners_give_files(struct listeners *l, uid_t uid, gid_t gid)
@@ -553,8 +571,8 @@ int listeners_give_files(struct listeners *l, uid_t uid, gid_t gid)
     l->uid = uid;
     l->gid = gid;
     for (unsigned i = 0; r == 0 && i < LISTENERS_SOCKETS_MAX; i++) {
-        if (l->sockets[i].number != 0)
-            r = give_file(l, &l->sockets[i]);
+        if (l->sockets[i].number != 0 && !l->sockets[i].inherited)
+            r = listeners__give_file(l, &l->sockets[i]);
     }
     return r;
 }
@@ -564,6 +582,11 @@ void listeners_set_shared(struct listeners *l, const struct node_shared *shared)
     l->shared = shared;
 }
 
+void listeners_disown(struct listeners *l)
+{
+    l->opener = 0;
+}
+
 void listeners_close(struct listeners *l)
 {
     for (unsigned i = 0; i < LISTENERS_SOCKETS_MAX; i++) {
@@ -571,10 +594,11 @@ void listeners_close(struct listeners *l)
         if (s->number == 0)
             continue;
         if (l->opener == getpid())
-            remove_file(s);
+            listeners__remove_file(s);
         close_socket(s);
     }
     close_fd(&l->internal_fd);
+    listeners__free_inherited(l);
     listeners_init(l);
 }
 
@@ -588,12 +612,13 @@ void listeners_keep(struct listeners *l, unsigned shard)
                 close_fd(&l->sockets[i].fds[other]);
         }
     }
+    listeners__free_inherited(l);
 }
 
 /* Of listeners on one socket the first one has it. */
 static int fd_of(const struct listeners *l, unsigned i, unsigned shard)
 {
-    const struct listeners_socket *s = socket_numbered(l, l->list[i].socket);
+    const struct listeners_socket *s = listeners__socket(l, l->list[i].socket);
     for (unsigned j = 0; j < i; j++) {
         if (l->list[j].socket == l->list[i].socket)
             return -1;
@@ -605,7 +630,7 @@ const struct settings_listener *listeners_of(struct listeners *l, unsigned shard
 {
     for (unsigned i = 0; i < l->n; i++)
         l->list[i].fd = fd_of(l, i, shard);
-    return l->n > 0 && l->list[0].fd >= 0 ? l->list : NULL;
+    return l->n > 0 && l->plan->shards[shard].edge ? l->list : NULL;
 }
 
 void listeners_tell(const struct listeners *l, unsigned shard, struct settings *ret)

@@ -11,9 +11,11 @@
 #include "common/file_limit.h"
 #include "common/settings.h"
 #include "common/ticket_keys.h"
+#include "common/upgrade.h"
 #include "estate/estate.h"
 #include "guard/guard_shm.h"
 #include "mesh/mesh.h"
+#include "transfer/transfer.h"
 
 /* Sessions and unwritten packets of one process, at the most. */
 #define ESTATE_HEAP_BYTES ((size_t)4 << 30)
@@ -61,6 +63,8 @@ static void no_descriptors(struct node *n)
     memset(n->hand_fds, 0xff, sizeof n->hand_fds);
     memset(n->settings_fds, 0xff, sizeof n->settings_fds);
     memset(n->control_fds, 0xff, sizeof n->control_fds);
+    memset(n->upgrade_fds, 0xff, sizeof n->upgrade_fds);
+    memset(n->import_fds, 0xff, sizeof n->import_fds);
 }
 
 static int make_descriptors(struct node *n, bool with_admin)
@@ -72,6 +76,10 @@ static int make_descriptors(struct node *n, bool with_admin)
         int err = node_hand_open(n->hand_fds[i]);
         if (err == 0)
             err = settings_open(n->settings_fds[i]);
+        if (err == 0)
+            err = upgrade_open(n->upgrade_fds[i]);
+        if (err == 0)
+            err = transfer_open(n->import_fds[i]);
         if (err == 0 && with_admin)
             err = control_open(n->control_fds[i]);
         if (err != 0)
@@ -139,6 +147,8 @@ static void free_for_shards(struct node *n)
         close_fd(&n->wake_fds[i]);
         close_pair(n->hand_fds[i]);
         close_pair(n->settings_fds[i]);
+        close_pair(n->upgrade_fds[i]);
+        close_pair(n->import_fds[i]);
         close_fd(&n->control_fds[i][0]);
     }
     close_fd(&n->settings_fds[n->n_shards][1]);
@@ -150,12 +160,12 @@ static void free_for_shards(struct node *n)
 
 void node_memory_free(struct node *n)
 {
+    if (n->n_shards == 0)
+        return;
     free_for_shards(n);
     for (unsigned i = 0; i < n->n_shards; i++)
         close_fd(&n->control_fds[i][1]);
-    if (n->n_shards > 0)
-        close_pair(n->settings_fds[n->n_shards]);
-    close_fd(&n->settings_fds[n->n_shards][0]);
+    close_pair(n->settings_fds[n->n_shards]);
     unmap((void **)&n->guard, n->guard_bytes);
     node_shared_free(n->shared);
     *n = (struct node){0};
@@ -168,11 +178,15 @@ void node_memory_keep(struct node *n, unsigned shard)
     for (unsigned i = 0; i < n->n_shards; i++) {
         close_fd(&n->settings_fds[i][1]);
         close_fd(&n->control_fds[i][1]);
+        close_fd(&n->upgrade_fds[i][1]);
+        close_fd(&n->import_fds[i][1]);
         if (i == shard)
             continue;
         unmap_estate(n, i);
         close_fd(&n->hand_fds[i][0]);
         close_fd(&n->settings_fds[i][0]);
+        close_fd(&n->upgrade_fds[i][0]);
+        close_fd(&n->import_fds[i][0]);
         close_fd(&n->control_fds[i][0]);
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What a node's shards have in common, made before the first of them is forked: rings, estates, figures,
  * counts of addresses, ticket keys, and the descriptors by which they wake each other, pass connections, get
- * new settings and are asked by the admin process. All of it is sparse: address space, not memory. */
+ * new settings, are led through an upgrade and are asked by the admin process. All of it is sparse: address
+ * space, not memory. */
 #pragma once
 
 #include "common/config.h"

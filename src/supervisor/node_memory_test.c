@@ -62,6 +62,8 @@ static void sixty_four_shards_cost_no_memory(void **state)
         assert_true(is_open(n.wake_fds[i]) && is_open(n.hand_fds[i][0]) && is_open(n.hand_fds[i][1]));
         assert_true(is_open(n.settings_fds[i][0]) && is_open(n.settings_fds[i][1]));
         assert_true(is_open(n.control_fds[i][0]) && is_open(n.control_fds[i][1]));
+        assert_true(is_open(n.upgrade_fds[i][0]) && is_open(n.upgrade_fds[i][1]));
+        assert_true(is_open(n.import_fds[i][0]) && is_open(n.import_fds[i][1]));
     }
     assert_non_null(n.guard);
     assert_non_null(n.tickets);
@@ -71,7 +73,9 @@ static void sixty_four_shards_cost_no_memory(void **state)
     node_memory_free(&n);
     assert_false(is_open(fd));
     assert_int_equal(n.n_shards, 0);
+    bool had_input = is_open(STDIN_FILENO);
     node_memory_free(&n);
+    assert_int_equal(is_open(STDIN_FILENO), had_input);
 }
 
 static void a_shard_keeps_its_own(void **state)
@@ -90,6 +94,9 @@ static void a_shard_keeps_its_own(void **state)
         assert_true(n.settings_fds[i][1] < 0);
         assert_int_equal(n.control_fds[i][0] >= 0, i == 1);
         assert_true(n.control_fds[i][1] < 0);
+        assert_int_equal(n.upgrade_fds[i][0] >= 0, i == 1);
+        assert_int_equal(n.import_fds[i][0] >= 0, i == 1);
+        assert_true(n.upgrade_fds[i][1] < 0 && n.import_fds[i][1] < 0);
     }
     assert_true(is_open(n.control_fds[1][0]));
     assert_true(n.settings_fds[3][0] < 0 && n.settings_fds[3][1] < 0); /* the admin process's */
@@ -117,6 +124,8 @@ static void the_admin_process_asks_and_touches_nothing_else(void **state)
         assert_true(n.wake_fds[i] < 0 && n.hand_fds[i][0] < 0 && n.hand_fds[i][1] < 0);
         assert_true(n.settings_fds[i][0] < 0 && n.settings_fds[i][1] < 0);
         assert_true(n.control_fds[i][0] < 0 && is_open(n.control_fds[i][1]));
+        assert_true(n.upgrade_fds[i][0] < 0 && n.upgrade_fds[i][1] < 0);
+        assert_true(n.import_fds[i][0] < 0 && n.import_fds[i][1] < 0);
     }
     assert_true(is_open(n.settings_fds[3][0]) && n.settings_fds[3][1] < 0);
     assert_int_equal(send(n.control_fds[2][1], &c, 1, 0), 1);

@@ -18,7 +18,7 @@
 
 /* ---- answers */
 
-static void answer(struct supervisor *s, uint32_t id, int status, const struct bytes *json)
+void supervisor__answer(struct supervisor *s, uint32_t id, int status, const struct bytes *json)
 {
     struct control_reply reply = {.id = id, .status = status};
     static const char left_out[] = "{\"error\":\"what there is to say is too long; see the log\"}";
@@ -30,8 +30,7 @@ static void answer(struct supervisor *s, uint32_t id, int status, const struct b
         LOG(LOG_WARN, "order_not_answered", "id=%u error=\"%s\"", id, strerror(-r));
 }
 
-static void __attribute__((format(printf, 4, 5)))
-refuse(struct supervisor *s, uint32_t id, int err, const char *fmt, ...)
+void supervisor__refuse(struct supervisor *s, uint32_t id, int err, const char *fmt, ...)
 {
     char why[PATH_MAX + BAN_WHY_MAX + 128];
     struct bytes out = {0};
@@ -44,7 +43,7 @@ refuse(struct supervisor *s, uint32_t id, int err, const char *fmt, ...)
     json_begin(&w, '{');
     json_member_str(&w, "error", why);
     json_end(&w, '}');
-    answer(s, id, err, &out);
+    supervisor__answer(s, id, err, &out);
     bytes_fini(&out);
 }
 
@@ -56,10 +55,10 @@ static void order_reload(struct supervisor *s, const struct control_request *req
     int r = supervisor__reload(s, &report);
 
     if (report.json.len > 0)
-        answer(s, req->head.id, r, &report.json);
+        supervisor__answer(s, req->head.id, r, &report.json);
     else
-        refuse(s, req->head.id, r, "the configuration is not read: %s",
-               r == -ESHUTDOWN ? "the gateway ends" : strerror(-r));
+        supervisor__refuse(s, req->head.id, r, "the configuration is not read: %s",
+                           r == -ESHUTDOWN ? "the gateway ends" : strerror(-r));
     bytes_fini(&report.json);
 }
 
@@ -93,8 +92,9 @@ static bool reread(struct supervisor *s, uint32_t id, const char *prefix, const 
 
     bytes_fini(&report.json);
     if (r < 0)
-        refuse(s, id, r, "%s is changed for %s, but could not be read again: see the log for what is wrong",
-               path, prefix);
+        supervisor__refuse(s, id, r,
+                           "%s is changed for %s, but could not be read again: see the log for what is wrong",
+                           path, prefix);
     return r == 0;
 }
 
@@ -108,7 +108,7 @@ static void answer_ban(struct supervisor *s, uint32_t id, const char *prefix, co
     json_member_int(&w, "until_unix_s", edit->change.until_unix_s);
     json_member_uint(&w, "replaced", edit->replaced);
     json_end(&w, '}');
-    answer(s, id, 0, &out);
+    supervisor__answer(s, id, 0, &out);
     bytes_fini(&out);
 }
 
@@ -120,16 +120,16 @@ static void change_ban(struct supervisor *s, const struct control_request *req, 
     uint32_t id = req->head.id;
 
     if (!prefix_of(&req->head, &edit.change.cidr)) {
-        refuse(s, id, -EINVAL, "no address; expected one, such as 10.1.2.3 or 10.0.0.0/8");
+        supervisor__refuse(s, id, -EINVAL, "no address; expected one, such as 10.1.2.3 or 10.0.0.0/8");
         return;
     }
     cidr_format(&edit.change.cidr, prefix, sizeof prefix);
     files_ban_path(s->cfg, path, sizeof path);
     int r = ban_file_edit(path, &edit);
     if (r < 0)
-        refuse(s, id, r, "%s", ban_file_explain(r, path, &edit, why, sizeof why));
+        supervisor__refuse(s, id, r, "%s", ban_file_explain(r, path, &edit, why, sizeof why));
     else if (until_unix_s == 0 && edit.replaced == 0)
-        refuse(s, id, -ENOENT, "%s is not banned", prefix);
+        supervisor__refuse(s, id, -ENOENT, "%s is not banned", prefix);
     else if (reread(s, id, prefix, path)) {
         LOG(LOG_NOTICE, until_unix_s == 0 ? "unbanned" : "banned", "address=%s until_unix_s=%" PRId64, prefix,
             until_unix_s);
@@ -140,7 +140,7 @@ static void change_ban(struct supervisor *s, const struct control_request *req, 
 static void order_ban(struct supervisor *s, const struct control_request *req)
 {
     if (req->head.seconds == 0)
-        refuse(s, req->head.id, -EINVAL, "0 seconds; expected for how long it is banned");
+        supervisor__refuse(s, req->head.id, -EINVAL, "0 seconds; expected for how long it is banned");
     else
         change_ban(s, req, supervisor__now_unix_s() + req->head.seconds);
 }
@@ -167,11 +167,12 @@ static void order_log_level(struct supervisor *s, const struct control_request *
         json_begin(&w, '{');
         json_member_str(&w, "level", level);
         json_end(&w, '}');
-        answer(s, req->head.id, 0, &out);
+        supervisor__answer(s, req->head.id, 0, &out);
         bytes_fini(&out);
         return;
     }
-    refuse(s, req->head.id, -EINVAL, "no such level; expected error, warn, notice, info or debug");
+    supervisor__refuse(s, req->head.id, -EINVAL,
+                       "no such level; expected error, warn, notice, info or debug");
 }
 
 /* ---- all of them */
@@ -180,20 +181,21 @@ static void order_hello(struct supervisor *s, const struct control_request *req)
 {
     struct bytes out = {0};
     bytes_append_str(&out, "{}");
-    answer(s, req->head.id, 0, &out);
+    supervisor__answer(s, req->head.id, 0, &out);
     bytes_fini(&out);
 }
 
 struct order {
     void (*carry_out)(struct supervisor *s, const struct control_request *req);
-    bool takes_time;
+    bool takes_time, changes;
 };
 static const struct order orders[CONTROL_OP_N] = {
-    [CONTROL_HELLO] = {order_hello, false},
-    [CONTROL_RELOAD] = {order_reload, true},
-    [CONTROL_BAN] = {order_ban, true},
-    [CONTROL_UNBAN] = {order_unban, true},
-    [CONTROL_LOG_LEVEL] = {order_log_level, false},
+    [CONTROL_HELLO] = {order_hello, false, false},
+    [CONTROL_RELOAD] = {order_reload, true, true},
+    [CONTROL_BAN] = {order_ban, true, true},
+    [CONTROL_UNBAN] = {order_unban, true, true},
+    [CONTROL_LOG_LEVEL] = {order_log_level, false, true},
+    [CONTROL_EVACUATE] = {evacuate_request, true, true},
 };
 
 /* Returns whether there is time for another one in this turn. */
@@ -202,7 +204,11 @@ static bool take_order(struct supervisor *s, const struct control_request *req)
     const struct order *order = &orders[req->head.op];
     if (order->carry_out == NULL) {
         LOG(LOG_WARN, "order_unknown", "op=%u", req->head.op);
-        refuse(s, req->head.id, -EINVAL, "operation %u is none of the supervisor", req->head.op);
+        supervisor__refuse(s, req->head.id, -EINVAL, "operation %u is none of the supervisor", req->head.op);
+        return true;
+    }
+    if (order->changes && supervisor__busy(s) != NULL) {
+        supervisor__refuse(s, req->head.id, -EBUSY, "%s: again when it is over", supervisor__busy(s));
         return true;
     }
     order->carry_out(s, req);
@@ -218,7 +224,7 @@ void supervisor__take_orders(struct supervisor *s)
             return;
         if (r < 0) {
             LOG(LOG_WARN, "order_not_understood", "error=\"%s\"", strerror(-r));
-            refuse(s, req.head.id, -EINVAL, "a message that makes no sense");
+            supervisor__refuse(s, req.head.id, -EINVAL, "a message that makes no sense");
         } else if (!take_order(s, &req)) {
             return;
         }

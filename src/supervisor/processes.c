@@ -16,6 +16,7 @@
 #include "supervisor/node_memory.h"
 #include "supervisor/sandbox.h"
 #include "supervisor/stack_dump.h"
+#include "supervisor/upgrade_shards.h"
 
 /* ---- in the child */
 
@@ -74,6 +75,10 @@ static void leave_supervisor(struct supervisor *s)
     distribution_fini(&s->distribution);
     ticket_store_fini(&s->tickets);
     notify_close(&s->notify);
+    upgrade_socket_close(&s->upgrade_socket);
+    upgrade_old_close(s);
+    upgrade_new_close(s);
+    evacuate_close(s);
     close(s->signal_fd);
     if (s->admin_control[0] >= 0)
         close(s->admin_control[0]);
@@ -100,6 +105,9 @@ static _Noreturn void run_shard(struct supervisor *s, const struct child *c)
         .shm = supervisor__shm_of(s, shard),
         .settings_fd = s->node.settings_fds[shard][0],
         .control_fd = s->node.control_fds[shard][0],
+        .upgrade_fd = s->node.upgrade_fds[shard][0],
+        .import_fd = s->node.import_fds[shard][0],
+        .n_predecessors = upgrade_new_predecessors(s),
         .crash = &s->shm.shm->crashes[shard].crash,
         .node_shm = s->shm.shm,
         .guard = s->node.guard,
@@ -182,8 +190,10 @@ void supervisor__give_log(const struct supervisor *s, const struct child *c)
 static void start_shard(struct supervisor *s, struct child *c)
 {
     shard_shm_set_state(supervisor__shm_of(s, c->number), SHARD_STATE_STARTING);
+    __atomic_store_n(&supervisor__shm_of(s, c->number)->turns, 0, __ATOMIC_RELAXED);
     memset(&s->shm.shm->crashes[c->number].crash, 0, sizeof(struct shard_crash));
     distribution_skip(&s->distribution, &s->node, &s->listeners, c->number);
+    upgrade_shards_forget(s, c->number);
     int r = child_fork(c);
     if (r == 0)
         run_shard(s, c);

@@ -18,7 +18,13 @@
 #include "supervisor/core_file.h"
 #include "supervisor/crash_record.h"
 
-#define KILL_AFTER_STOP_MS 5000 /* a child that was told to end at once, or whose drain time is over */
+/* A child that was told to end at once, or whose drain time is over. With a sanitizer it looks for leaks at
+ * its end, which several of them at once do for many seconds. */
+#ifdef __SANITIZE_ADDRESS__
+#define KILL_AFTER_STOP_MS 12000
+#else
+#define KILL_AFTER_STOP_MS 5000
+#endif
 #define KILL_AFTER_CORE_MS 1000 /* what a stuck shard gets to write its core file */
 #define LOOK_AT_START_MS   10   /* between two looks at the shards until the announcer can start */
 #define IDLE_MS            60000
@@ -130,6 +136,13 @@ static void ended_as_told(struct supervisor *s, struct child *c, int wstatus, ui
     log_end(clean ? LOG_NOTICE : LOG_ERROR, ended_events[c->kind], c, wstatus, lived_ms, 0);
 }
 
+/* Its connections are another process's. */
+static void ended_with_another_in_place(struct child *c, int wstatus, uint64_t lived_ms)
+{
+    child_retire(c);
+    log_end(LOG_INFO, ended_events[c->kind], c, wstatus, lived_ms, 0);
+}
+
 static void record_crash(const struct supervisor *s, const struct child *c, pid_t pid, int wstatus,
                          const struct shard_crash *crash)
 {
@@ -151,6 +164,15 @@ static void ended(struct supervisor *s, struct child *c, int wstatus)
     uint64_t lived_ms = child_reaped(c);
     struct shard_crash crash;
 
+    if (is_shard && s->stopping == STOPPING_NO) {
+        upgrade_old_shard_ended(s, c->number);
+        upgrade_new_shard_ended(s, c->number);
+        evacuate_shard_ended(s, c->number);
+    }
+    if (s->stopping == STOPPING_LEAVES || !upgrade_new_is_sure(s)) {
+        ended_with_another_in_place(c, wstatus, lived_ms);
+        return;
+    }
     if (is_shard) {
         crash = s->shm.shm->crashes[c->number].crash; /* its successor begins anew */
         bury(s, c->number);
@@ -181,6 +203,8 @@ static void reap(struct supervisor *s)
         struct child *c = child_of(s, pid);
         if (c != NULL)
             ended(s, c, wstatus);
+        else
+            upgrade_old_reaped(s, pid, wstatus);
     }
 }
 
@@ -226,8 +250,10 @@ static void stop_shard(struct supervisor *s, struct child *c, bool at_once)
     child_plan_kill(c, KILL_AFTER_STOP_MS + (at_once ? 0 : s->cfg->gateway.drain_timeout * 1000));
 }
 
-static void stop(struct supervisor *s, int sig)
+void supervisor__stop(struct supervisor *s, int sig)
 {
+    if (upgrade_old_stops(s, sig) || upgrade_new_stops(s) || evacuate_stops(s, sig))
+        return;
     bool at_once = sig == SIGINT || s->stopping != STOPPING_NO;
 
     LOG(LOG_NOTICE, "stopping", "signal=%s how=%s", sig == SIGINT ? "INT" : "TERM",
@@ -290,6 +316,10 @@ int supervisor__reload(struct supervisor *s, struct reload_report *report)
         LOG(LOG_NOTICE, "reload_not_done", "note=\"the gateway ends\"");
         return -ESHUTDOWN;
     }
+    if (supervisor__busy(s) != NULL) {
+        LOG(LOG_ERROR, "reload_not_done", "note=\"%s: again when it is over\"", supervisor__busy(s));
+        return -EBUSY;
+    }
     if (s->ready)
         notify_reloading(&s->notify);
     int r = read_again(s, report);
@@ -312,7 +342,8 @@ static void on_signal(struct supervisor *s, int sig)
     switch (sig) {
     case SIGCHLD: reap(s); break;
     case SIGTERM:
-    case SIGINT: stop(s, sig); break;
+    case SIGINT: supervisor__stop(s, sig); break;
+    case SIGUSR2: upgrade_old_request(s, ""); break;
     case SIGUSR1: reopen_logs(s); break;
     case SIGHUP: on_hup(s); break;
     default: break;
@@ -373,10 +404,13 @@ static void look_at_shard(struct supervisor *s, struct child *c, uint64_t now_ms
     const struct shard_shm *shm = supervisor__shm_of(s, c->number);
     enum shard_state state = shard_shm_state(shm);
 
-    if (c->pid == 0 || (state != SHARD_STATE_RUNNING && state != SHARD_STATE_DRAINING))
+    uint64_t turns = __atomic_load_n(&shm->turns, __ATOMIC_RELAXED);
+
+    /* One that takes over takes turns before it serves. */
+    bool turned = state == SHARD_STATE_STARTING && turns > 0;
+    if (c->pid == 0 || (state != SHARD_STATE_RUNNING && state != SHARD_STATE_DRAINING && !turned))
         return;
-    unsigned missed = watchdog_look(&c->watchdog, __atomic_load_n(&shm->turns, __ATOMIC_RELAXED), now_ms,
-                                    s->cfg->gateway.stuck_timeout * 1000);
+    unsigned missed = watchdog_look(&c->watchdog, turns, now_ms, s->cfg->gateway.stuck_timeout * 1000);
     if (missed > 0) {
         on_missed(s, c, missed);
     } else if (c->entry->state == PROCESS_STUCK && c->watchdog.missed == 0) {
@@ -391,11 +425,11 @@ static void look_at_shards(struct supervisor *s, uint64_t now_ms)
     if (timeout_ms == 0 || now_ms < s->look_at_ms)
         return;
     s->look_at_ms = now_ms + timeout_ms / 4;
+    if (upgrade_old_holds(s) || evacuate_busy(s) != NULL) /* they stand still because they were told to */
+        return;
     for (unsigned i = 0; i < s->plan.n; i++)
         look_at_shard(s, &s->shards[i], now_ms);
 }
-
-/* ---- the run */
 
 /* ---- the service manager */
 
@@ -415,6 +449,8 @@ static void tell_manager(struct supervisor *s, uint64_t now_ms)
 {
     char status[sizeof s->told];
 
+    if (s->stopping == STOPPING_LEAVES || !upgrade_new_may_tell(s))
+        return;
     if (!s->ready && s->announced && count_running(s) == s->plan.n) {
         s->ready = true;
         LOG(LOG_NOTICE, "ready", "shards=%u", s->plan.n);
@@ -449,11 +485,15 @@ static void on_time(struct supervisor *s)
         on_time_of(s, supervisor__child(s, i), now_ms);
     look_at_shards(s, now_ms);
     distribution_turn(&s->distribution, &s->node);
-    ticket_store_turn(&s->tickets, supervisor__now_unix_s());
-    if (s->stopping != STOPPING_NO)
+    if (s->stopping == STOPPING_NO && upgrade_new_is_sure(s))
+        ticket_store_turn(&s->tickets, supervisor__now_unix_s());
+    if (s->stopping == STOPPING_DRAIN || s->stopping == STOPPING_AT_ONCE)
         stop_others(s);
-    else if (!s->announced && links_are_served(s))
+    else if (s->stopping == STOPPING_NO && !s->announced && upgrade_new_is_sure(s) && links_are_served(s))
         supervisor__start(s, &s->announcer);
+    upgrade_old_turn(s, now_ms);
+    upgrade_new_turn(s, now_ms);
+    evacuate_turn(s, now_ms);
     tell_manager(s, now_ms);
     log_flush();
 }
@@ -482,41 +522,82 @@ static uint64_t next_ms(struct supervisor *s, uint64_t now_ms)
     }
     if (s->cfg->gateway.stuck_timeout != 0)
         next = earlier(next, s->look_at_ms);
-    if (!s->ready && s->stopping == STOPPING_NO)
+    if (!s->ready && s->stopping == STOPPING_NO && upgrade_new_is_sure(s))
         next = earlier(next, now_ms + LOOK_AT_START_MS);
     if (distribution_waits(&s->distribution))
         next = earlier(next, now_ms + DISTRIBUTION_RETRY_MS);
+    next = earlier(next, earlier(upgrade_old_due_ms(s), upgrade_new_due_ms(s, now_ms)));
+    next = earlier(next, evacuate_due_ms(s));
     return earlier(next, tickets_due_ms(s, now_ms));
+}
+
+/* -1: passed over. The shards have something to say only when connections move. */
+static unsigned what_to_poll(const struct supervisor *s, struct pollfd *fds)
+{
+    const int single[] = {s->signal_fd,         s->admin_control[0], s->upgrade_socket.listen_fd,
+                          s->upgrade_socket.fd, s->upgrade_old.fd,   s->upgrade_new.fd};
+    unsigned n = 0;
+
+    for (size_t i = 0; i < sizeof single / sizeof single[0]; i++)
+        fds[n++] = (struct pollfd){.fd = single[i], .events = POLLIN};
+    for (unsigned i = 0; i < s->plan.n && supervisor__busy(s) != NULL; i++)
+        fds[n++] = (struct pollfd){.fd = s->node.upgrade_fds[i][1], .events = POLLIN};
+    return n;
 }
 
 static void wait_and_handle(struct supervisor *s)
 {
     uint64_t now_ms = child_now_ms(), until_ms = next_ms(s, now_ms);
-    struct pollfd fds[] = {{.fd = s->signal_fd, .events = POLLIN},
-                           {.fd = s->admin_control[0], .events = POLLIN}}; /* -1: passed over */
+    struct pollfd fds[8 + NODE_SHARDS_MAX];
+    unsigned n = what_to_poll(s, fds);
 
-    poll(fds, sizeof fds / sizeof fds[0], until_ms > now_ms ? (int)(until_ms - now_ms) : 0);
+    poll(fds, n, until_ms > now_ms ? (int)(until_ms - now_ms) : 0);
     take_signals(s);
     if (s->admin_control[0] >= 0)
         supervisor__take_orders(s);
+    upgrade_old_listen(s);
     on_time(s);
+}
+
+/* Of those that end in order. */
+static bool goes_on(const struct supervisor *s)
+{
+    return s->stopping == STOPPING_NO || !shards_are_gone(s) || s->announcer.pid != 0 || s->admin.pid != 0 ||
+           (s->stopping == STOPPING_LEAVES && !upgrade_old_has_left(s, child_now_ms()));
 }
 
 static void run(struct supervisor *s)
 {
     supervisor__log_start(s);
-    for (unsigned i = 0; i < supervisor__n_children(s); i++) {
-        if (supervisor__child(s, i) != &s->announcer) /* that one once it is worth it */
-            supervisor__start(s, supervisor__child(s, i));
-    }
-    while (s->stopping == STOPPING_NO || !shards_are_gone(s) || s->announcer.pid != 0 || s->admin.pid != 0)
+    upgrade_new_begin(s);
+    for (unsigned i = 0; i < s->plan.n && s->stopping == STOPPING_NO; i++)
+        supervisor__start(s, &s->shards[i]);
+    /* The announcer once it is worth it. */
+    if (s->cfg->admin.enabled && upgrade_new_is_sure(s))
+        supervisor__start(s, &s->admin);
+    while (goes_on(s))
         wait_and_handle(s);
+    if (s->stopping == STOPPING_LEAVES)
+        upgrade_old_farewell(s);
     s->shm.shm->processes[NODE_PROCESS_SUPERVISOR].state = PROCESS_ENDED;
     s->shm.shm->processes[NODE_PROCESS_SUPERVISOR].pid = 0;
     LOG(LOG_NOTICE, "ended", "status=%d", s->status);
 }
 
-static void init(struct supervisor *s, struct config *cfg)
+const char *supervisor__busy(const struct supervisor *s)
+{
+    const char *why = upgrade_old_busy(s);
+    if (why == NULL)
+        why = upgrade_new_busy(s);
+    return why != NULL ? why : evacuate_busy(s);
+}
+
+void supervisor_refuse_upgrade(int upgrade_fd, const struct config_error *err)
+{
+    upgrade_new_refuse(upgrade_fd, err);
+}
+
+static void init(struct supervisor *s, struct config *cfg, int upgrade_fd)
 {
     s->cfg = cfg;
     s->pid = getpid();
@@ -524,11 +605,15 @@ static void init(struct supervisor *s, struct config *cfg)
     listeners_init(&s->listeners);
     distribution_init(&s->distribution);
     admin_ports_init(&s->admin_ports);
+    upgrade_socket_adopt(&s->upgrade_socket, -1);
+    upgrade_old_init(&s->upgrade_old);
+    upgrade_new_init(&s->upgrade_new, upgrade_fd);
+    evacuate_init(&s->evacuate);
     notify_open(&s->notify);
 }
 
-int supervisor_run(struct config *cfg, shard_main_fn *shard_main, announce_main_fn *announce_main,
-                   admin_main_fn *admin_main)
+int supervisor_run(struct config *cfg, int upgrade_fd, shard_main_fn *shard_main,
+                   announce_main_fn *announce_main, admin_main_fn *admin_main)
 {
     struct config_error *err = calloc(1, sizeof *err);
     struct supervisor *s = calloc(1, sizeof *s);
@@ -536,7 +621,7 @@ int supervisor_run(struct config *cfg, shard_main_fn *shard_main, announce_main_
 
     if (err == NULL || s == NULL)
         goto out;
-    init(s, cfg);
+    init(s, cfg, upgrade_fd);
     s->shard_main = shard_main;
     s->announce_main = announce_main;
     s->admin_main = admin_main;
@@ -545,6 +630,8 @@ int supervisor_run(struct config *cfg, shard_main_fn *shard_main, announce_main_
         config_error_add(err, 0, "", "", "no descriptor for signals: %s", strerror(-r));
     if (r < 0 || supervisor__set_up(s, err) < 0) {
         config_error_print(stderr, err);
+        if (upgrade_fd >= 0)
+            upgrade_new_refuse(upgrade_fd, err);
         s->status = s->status != 0 ? s->status : 1;
     } else {
         run(s);

@@ -24,6 +24,12 @@
  * A service manager that NOTIFY_SOCKET names is told of the start, reloads and the end (notify.h); what the
  * admin process may ask for is in common/control.h.
  *
- * The mains are handed in, because the supervisor knows nothing of shards but struct shard_start. */
-int supervisor_run(struct config *cfg, shard_main_fn *shard_main, announce_main_fn *announce_main,
-                   admin_main_fn *admin_main);
+ * The mains are handed in, because the supervisor knows nothing of shards but struct shard_start.
+ *
+ * At an upgrade (common/upgrade.h) another supervisor takes the place of this one: asked for by upgrade.sock
+ * in runtime_dir (common/upgrade_socket.h) or USR2. upgrade_fd: what that one got from this one
+ * (upgrade_exec_fd); -1: it begins by itself. */
+int supervisor_run(struct config *cfg, int upgrade_fd, shard_main_fn *shard_main,
+                   announce_main_fn *announce_main, admin_main_fn *admin_main);
+/* The process was started to take over and cannot: the other one is told what is wrong. */
+void supervisor_refuse_upgrade(int upgrade_fd, const struct config_error *err);

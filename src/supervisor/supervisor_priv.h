@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The supervisor's files among themselves: set_up.c (before the run), processes.c (its children's processes),
- * orders.c (what the admin process asks for), supervisor.c (the run). */
+ * orders.c (what the admin process asks for), upgrade_old.c and upgrade_new.c (the two sides of an upgrade),
+ * evacuate.c (connections moved between shards), supervisor.c (the run). */
 #pragma once
 
 #include <signal.h>
@@ -8,16 +9,25 @@
 #include "common/control.h"
 #include "common/node_shm.h"
 #include "common/notify.h"
+#include "common/upgrade_socket.h"
 #include "supervisor/admin_ports.h"
 #include "supervisor/child.h"
 #include "supervisor/distribution.h"
+#include "supervisor/evacuate.h"
 #include "supervisor/listeners.h"
 #include "supervisor/privileges.h"
 #include "supervisor/reload.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/ticket_store.h"
+#include "supervisor/upgrade_new.h"
+#include "supervisor/upgrade_old.h"
 
-enum stopping { STOPPING_NO, STOPPING_DRAIN, STOPPING_AT_ONCE };
+enum stopping {
+    STOPPING_NO,
+    STOPPING_DRAIN,
+    STOPPING_AT_ONCE,
+    STOPPING_LEAVES, /* another supervisor has taken over */
+};
 
 struct supervisor {
     struct config *cfg;
@@ -35,6 +45,10 @@ struct supervisor {
     struct admin_ports admin_ports;
     int admin_control[2]; /* control_open: [0] ours, [1] the admin process's */
     struct notify notify;
+    struct upgrade_socket upgrade_socket;
+    struct upgrade_old upgrade_old;
+    struct upgrade_new upgrade_new;
+    struct evacuate evacuate;
     pid_t pid;
     int signal_fd;
     enum stopping stopping;
@@ -72,6 +86,8 @@ int64_t supervisor__now_unix_s(void);
 int supervisor__set_up(struct supervisor *s, struct config_error *err);
 void supervisor__log_start(const struct supervisor *s);
 void supervisor__clean_up(struct supervisor *s);
+/* upgrade.sock: that of the supervisor before, -1: a new one. */
+void supervisor__open_upgrade_socket(struct supervisor *s, int fd);
 
 /* ---- processes.c */
 
@@ -83,9 +99,22 @@ void supervisor__give_log(const struct supervisor *s, const struct child *c);
 
 /* A few of those that wait; more of them wait for the next turn. */
 void supervisor__take_orders(struct supervisor *s);
+/* Of the order with that id; also later. */
+void supervisor__answer(struct supervisor *s, uint32_t id, int status, const struct bytes *json);
+void supervisor__refuse(struct supervisor *s, uint32_t id, int err, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* ---- upgrade_ready.c */
+
+/* Why connections cannot be moved at this moment: a text (in buf, perhaps), NULL: they can. */
+const char *supervisor__not_ready(const struct supervisor *s, char *buf, size_t cap);
 
 /* ---- supervisor.c */
 
 /* Reads the configuration again. 0, or -errno: -ESHUTDOWN when the gateway ends. report->json: see reload.h.
  */
 int supervisor__reload(struct supervisor *s, struct reload_report *report);
+/* TERM or INT. */
+void supervisor__stop(struct supervisor *s, int sig);
+/* Why nothing is to be changed now: a text, NULL: it may be. */
+const char *supervisor__busy(const struct supervisor *s);

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -26,9 +25,9 @@
 
 #include "base/hash.h"
 #include "common/control.h"
-#include "common/listen_socket.h"
 #include "common/node_shm.h"
 #include "common/settings.h"
+#include "supervisor/supervisor_util_test.h"
 
 #define SHARDS 3
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -271,27 +270,7 @@ static int play_admin(const struct admin_start *s)
 
 /* ---- around it */
 
-static void set(const char *section, const char *key, const char *fmt, ...)
-{
-    struct config_error err = {0};
-    char value[128];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(value, sizeof value, fmt, ap);
-    va_end(ap);
-    assert_int_equal(config_set(&cfg, section, key, value, &err), 0);
-}
-
-static unsigned free_port(void)
-{
-    struct sockaddr_in a;
-    socklen_t len = sizeof a;
-    int fd = listen_socket_open("127.0.0.1", 0, 1);
-    assert_true(fd >= 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    close(fd);
-    return ntohs(a.sin_port);
-}
+#define set(section, key, ...) set_in(&cfg, section, key, __VA_ARGS__)
 
 static int set_up(void **state)
 {
@@ -348,21 +327,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void pause_ms(long ms)
-{
-    struct timespec ts = {.tv_nsec = ms * 1000000};
-    nanosleep(&ts, NULL);
-}
-
-#define WAIT_FOR(condition)                                                                                  \
-    do {                                                                                                     \
-        unsigned waited_ms = 0;                                                                              \
-        for (; !(condition) && waited_ms < PATIENCE_MS; waited_ms += 5)                                      \
-            pause_ms(5);                                                                                     \
-        if (waited_ms >= PATIENCE_MS)                                                                        \
-            fail_msg("not in time: %s", #condition);                                                         \
-    } while (0)
-
 static bool all_run(void)
 {
     for (unsigned i = 0; i < SHARDS; i++)
@@ -382,7 +346,7 @@ static void run(void)
             setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         if (chdir(dir) < 0) /* where a core file goes */
             _exit(99);
-        _exit(supervisor_run(&cfg, play_shard, play_announcer, play_admin));
+        _exit(supervisor_run(&cfg, -1, play_shard, play_announcer, play_admin));
     }
     WAIT_FOR(all_run());
 }
@@ -423,7 +387,7 @@ static void each_shard_gets_what_its_roles_need(void **state)
     while (!CPU_ISSET(first, &allowed))
         first++;
     snprintf(cpu, sizeof cpu, "%d", first);
-    set("gateway", "cpus", cpu);
+    set("gateway", "cpus", "%s", cpu);
     run();
     const struct played *p = play->shards;
     assert_true(p[0].is_edge && !p[0].is_link);
@@ -621,7 +585,7 @@ static void what_is_named_is_looked_at_first(void **state)
     if (supervisor == 0) {
         int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
         dup2(null, STDERR_FILENO);
-        _exit(supervisor_run(&cfg, play_shard, play_announcer, play_admin));
+        _exit(supervisor_run(&cfg, -1, play_shard, play_announcer, play_admin));
     }
     assert_int_equal(wait_status(), 78);
     assert_false(play->shards[0].starts > 0);
@@ -711,16 +675,14 @@ static void without_an_admin_process_there_is_none(void **state)
 
 static void a_port_of_the_admin_process_in_use_stops_the_start(void **state)
 {
-    struct sockaddr_in a;
-    socklen_t len = sizeof a;
-    int fd = listen_socket_open("127.0.0.1", 0, 1);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    set("admin", "port", "%u", ntohs(a.sin_port));
+    unsigned port;
+    int fd = listen_somewhere(&port);
+    set("admin", "port", "%u", port);
     supervisor = fork();
     if (supervisor == 0) {
         int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
         dup2(null, STDERR_FILENO);
-        _exit(supervisor_run(&cfg, play_shard, play_announcer, play_admin));
+        _exit(supervisor_run(&cfg, -1, play_shard, play_announcer, play_admin));
     }
     assert_int_equal(wait_status(), 1);
     assert_int_equal(play->shards[0].starts, 0);

@@ -77,6 +77,82 @@ void upstream_free(struct upstream *u)
         u->ops->free(u);
 }
 
+/* ---- to be handed over */
+
+void upstream_hold(struct upstream *u, bool on)
+{
+    u->ops->hold(u, on);
+}
+
+const char *upstream_unrest(const struct upstream *u)
+{
+    return u->ops->unrest(u);
+}
+
+int upstream_export_links(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                          uint64_t *ret_links, uint64_t *ret_workers)
+{
+    return u->ops->export_links(u, plan, sink, ret_links, ret_workers);
+}
+
+void upstream_export_client(struct upstream *u, const struct upstream_client *c, struct transfer_client *ret)
+{
+    u->ops->export_client(u, c, ret);
+}
+
+int upstream_export_ended(struct upstream *u, const struct upstream_client *c,
+                          const struct transfer_plan *plan, struct transfer_sink *sink)
+{
+    return u->ops->export_ended(u, c, plan, sink);
+}
+
+int upstream_export_rest(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                         uint64_t *ret_records)
+{
+    return u->ops->export_rest(u, plan, sink, ret_records);
+}
+
+int upstream_import(struct upstream *u, unsigned from, const struct transfer_record *r)
+{
+    return u->ops->import(u, from, r);
+}
+
+uint32_t upstream_workers(const struct upstream *u)
+{
+    return u->ops->workers(u);
+}
+
+int upstream_import_client(struct upstream *u, unsigned from, struct upstream_client *c,
+                           const struct transfer_client *t)
+{
+    return u->ops->import_client(u, from, c, t);
+}
+
+void upstream_import_done(struct upstream *u)
+{
+    u->ops->import_done(u);
+}
+
+void upstream_forget_client(struct upstream *u, struct upstream_client *c)
+{
+    u->ops->forget_client(u, c);
+}
+
+void upstream_forget_all(struct upstream *u)
+{
+    u->ops->forget_all(u);
+}
+
+void upstream_forget_given(struct upstream *u)
+{
+    u->ops->forget_given(u);
+}
+
+void upstream_forget_taken(struct upstream *u)
+{
+    u->ops->forget_taken(u);
+}
+
 /* ---- to be seen and steered */
 
 uint64_t upstream_list_workers(struct upstream *u, struct json_writer *w, uint64_t cursor, uint32_t limit,

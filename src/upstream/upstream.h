@@ -17,6 +17,7 @@
 #include "common/shard_crash.h"
 #include "net/net.h"
 #include "session/directory.h"
+#include "transfer/transfer.h"
 
 struct buf;
 struct estate;
@@ -143,6 +144,60 @@ uint32_t upstream_rebalance(struct upstream *u, uint32_t over_ms);
 const char *upstream_check(struct upstream *u, uint64_t *position, unsigned steps);
 /* Figures that cost more than a store to keep true (gauges links_*_bytes, mesh_ring_*); once a second. */
 void upstream_measure(struct upstream *u);
+
+/* ---- to be handed over to another process, and back (transfer/transfer.h) */
+
+/* On (the net is held besides): what links send is kept; what is under way goes on until nothing is: commands
+ * in slices, questions, what other shards have sent. Timers that would begin something new do nothing, and
+ * nobody is resumed. Off: as if nothing had been (but for clients of a predecessor that no worker had been
+ * told of: any worker may hear of them then). */
+void upstream_hold(struct upstream *u, bool on);
+/* While it is held: NULL when nothing is under way, here or from here to other shards (rings included, both
+ * ways); else what is, for the log. From then on nothing changes, unless a turn is taken. Workers and peers
+ * that do not read keep nothing going; other shards do, as long as they do not turn. */
+const char *upstream_unrest(const struct upstream *u);
+/* Held and at rest. Records worker and link, then `end` of phase 1 by the caller; nothing changes here.
+ * *ret_links, *ret_workers: how many (workers: those whose links are here). 0 or -errno of the sink (or
+ * -ENOMEM). Links that we have closed ourselves, and wait for their peers, are left out. */
+int upstream_export_links(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                          uint64_t *ret_links, uint64_t *ret_workers);
+/* Fills in what the upstream knows of c: flags HEARD_OF, HAS_JOINED, PARKED_CONNECT, READ_PAUSED (or-ed),
+ * worker, parked*. Slices stay valid until c changes. */
+void upstream_export_client(struct upstream *u, const struct upstream_client *c, struct transfer_client *ret);
+/* c, which has an id, cannot be handed over, and its connection ends: what its worker is to hear of it, as
+ * records homeless. 0 or -errno. */
+int upstream_export_ended(struct upstream *u, const struct upstream_client *c,
+                          const struct transfer_plan *plan, struct transfer_sink *sink);
+/* Records homeless. *ret_records: how many. */
+int upstream_export_rest(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                         uint64_t *ret_records);
+
+/* In the process that takes over; held, after upstream_start. Records worker, link (takes the handle, also
+ * when it fails), homeless. 0; -errno: the transfer fails; then upstream_forget_all. from: the shard that
+ * hands over: workers are known by their numbers and it, or, when there are no such records, by their numbers
+ * in this node. A shard's worker records come before its links and clients. */
+int upstream_import(struct upstream *u, unsigned from, const struct transfer_record *r);
+/* Workers of this node that are known here, wherever their links are. */
+uint32_t upstream_workers(const struct upstream *u);
+/* c is in the directory with uid, groups and session, and upstream_workers are all known: its worker, its
+ * record in the estate, what waits for it. No worker is told anything. One that was not read because of its
+ * worker is paused (c->paused) until upstream_hold(u, false), then resumed as its worker allows; if it has no
+ * worker, it is not: the shard reads it. 0; or -errno: the upstream has forgotten it again. */
+int upstream_import_client(struct upstream *u, unsigned from, struct upstream_client *c,
+                           const struct transfer_client *t);
+/* Within one node, after the outcome. What upstream_export_links and _rest have handed over is others': their
+ * workers go from here, as all shards hear; what waits for them went over. */
+void upstream_forget_given(struct upstream *u);
+/* Likewise links, and what is homeless, that were imported stay with those who gave them. */
+void upstream_forget_taken(struct upstream *u);
+/* Everything is here: what only the import needed is freed. Then upstream_hold(u, false). */
+void upstream_import_done(struct upstream *u);
+/* c is another process's or shard's now: as upstream_client_closed, but nobody is told. */
+void upstream_forget_client(struct upstream *u, struct upstream_client *c);
+/* All links are another process's or shard's (net_forget), what is parked or homeless too, no worker of ours
+ * is left and no other shard is told; before upstream_free, when everything has been handed over, or when
+ * what was taken over is given up. */
+void upstream_forget_all(struct upstream *u);
 
 /* ---- from the shard to the upstream */
 

@@ -23,6 +23,24 @@ struct upstream_ops {
     uint32_t (*rebalance)(struct upstream *u, uint32_t over_ms);
     const char *(*check)(struct upstream *u, uint64_t *position, unsigned steps);
     void (*measure)(struct upstream *u);
+    void (*hold)(struct upstream *u, bool on);
+    const char *(*unrest)(const struct upstream *u);
+    int (*export_links)(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                        uint64_t *ret_links, uint64_t *ret_workers);
+    void (*export_client)(struct upstream *u, const struct upstream_client *c, struct transfer_client *ret);
+    int (*export_ended)(struct upstream *u, const struct upstream_client *c, const struct transfer_plan *plan,
+                        struct transfer_sink *sink);
+    int (*export_rest)(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                       uint64_t *ret_records);
+    int (*import)(struct upstream *u, unsigned from, const struct transfer_record *r);
+    uint32_t (*workers)(const struct upstream *u);
+    int (*import_client)(struct upstream *u, unsigned from, struct upstream_client *c,
+                         const struct transfer_client *t);
+    void (*import_done)(struct upstream *u);
+    void (*forget_client)(struct upstream *u, struct upstream_client *c);
+    void (*forget_all)(struct upstream *u);
+    void (*forget_given)(struct upstream *u);
+    void (*forget_taken)(struct upstream *u);
     void (*finish)(struct upstream *u);
     bool (*is_finished)(const struct upstream *u);
     void (*free)(struct upstream *u);

@@ -243,6 +243,23 @@ export function undrain(kind, value) {
   });
 }
 
+/** All connections of a shard to the others, or with back those that are its own back to it. */
+export function evacuate(shard, back) {
+  const pause = "For a moment (milliseconds to a few seconds) no message moves in the whole gateway; nobody is disconnected, and nothing is lost.";
+  return confirmed({
+    title: back ? `Bring back the connections of shard ${shard}` : `Evacuate shard ${shard}`,
+    what: [
+      back ? `Clients whose ids belong to shard ${shard} come back to it, and it takes new ones again.`
+        : `All connections of shard ${shard} move to other shards, and it gets no new ones, until they are brought back.`,
+      pause,
+    ],
+    howMany: () => concerns(back ? { all: "yes" } : { shard }),
+    label: back ? "Bring back" : "Evacuate",
+    run: () => post("api/evacuate", back ? { shard, back: "yes" } : { shard }),
+    done: (body) => `${many(body.clients, "client")} and ${many(body.links, "internal connection")} moved, pause ${count(body.pause_ms)} ms.`,
+  });
+}
+
 export function rebalance() {
   return confirmed({
     title: "Rebalance the workers",

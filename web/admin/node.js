@@ -12,6 +12,7 @@ const PROCESS_STATES = { alive: "ok", running: "ok", stuck: "bad", dead: "bad" }
 function shardState(row) {
   if (row.missing) return ["bad", `${row.state}, no answer`];
   if (row.drained) return ["wait", `${row.state}, drained`];
+  if (row.evacuated) return ["wait", `${row.state}, evacuated`];
   return [SHARD_STATES[row.state] ?? "none", row.state];
 }
 
@@ -35,6 +36,8 @@ function shardsTable() {
       buttonsColumn([
         ["Drain…", (row) => actions.drain("shard", row.shard), (row) => !row.drained],
         ["Undrain…", (row) => actions.undrain("shard", row.shard), (row) => row.drained],
+        ["Evacuate…", (row) => actions.evacuate(row.shard, false), (row) => row.edge && !row.evacuated],
+        ["Bring back…", (row) => actions.evacuate(row.shard, true), (row) => row.evacuated],
       ]),
     ],
   });

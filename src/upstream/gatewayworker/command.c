@@ -321,7 +321,7 @@ static bool is_about_one(uint8_t cmd)
 static bool forwarded(struct link *l, const struct gw_packet *p)
 {
     struct gatewayworker *gw = l->gw;
-    unsigned shard = gw_shard_of(p->connection_id);
+    unsigned shard = gw_shard_of(gw, p->connection_id);
     if (shard == gw->me || shard >= gw->n_shards || l->is_stand_in || !is_about_one(p->cmd) ||
         NODE_LOAD(gw->shared->shards[shard].phase) == NODE_DOWN)
         return false;
@@ -362,7 +362,7 @@ bool command_execute(struct link *l, const struct gw_packet *p)
     }
     if (__builtin_expect(!l->decided, 0))
         link_decided(l);
-    if (gw_shard_of(p->connection_id) != l->gw->me && forwarded(l, p))
+    if (gw_shard_of(l->gw, p->connection_id) != l->gw->me && forwarded(l, p))
         return true;
     struct gw_connect connect;
     switch (p->cmd) {

@@ -158,10 +158,15 @@ bool event_client_blocked(struct upstream *u, struct upstream_client *c)
     return true;
 }
 
+struct gw_packet event_of_close(const struct gatewayworker *gw, const struct upstream_client *c)
+{
+    return event_packet(gw, c, GW_CMD_ON_CLOSE, (struct slice){0});
+}
+
 void event_closed(struct upstream *u, struct upstream_client *c)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
-    struct gw_packet p = event_packet(gw, c, GW_CMD_ON_CLOSE, (struct slice){0});
+    struct gw_packet p = event_of_close(gw, c);
     struct worker *w = c->heard_of ? worker_of(gw, c) : NULL;
     if (c->heard_of && w == NULL) {
         park_client_closed(gw, c, &p);

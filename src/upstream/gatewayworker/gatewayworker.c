@@ -91,6 +91,7 @@ static void gatewayworker_free(struct upstream *u)
     if (gw->listener.handle != 0)
         net_listener_close(u->host->net, &gw->listener);
     free_links(gw);
+    import_free(gw);
     succession_free(gw);
     park_free_all(gw);
     peers_close(gw);
@@ -117,6 +118,8 @@ static void start(struct upstream *u)
 {
     struct gatewayworker *gw = gatewayworker_of(u);
     loop_hook_add(u->host->loop, &gw->flush_hook);
+    /* Also uids that are taken over need marks. */
+    directory_set_uid_marks(u->host->directory, gw_config(gw)->one_connection_per_uid);
     peers_start(gw);
 }
 
@@ -145,6 +148,20 @@ static const struct upstream_ops gatewayworker_ops = {
     .measure = inspect_measure,
     .finish = finish,
     .is_finished = is_finished,
+    .hold = hold_all,
+    .unrest = hold_unrest,
+    .export_links = export_links,
+    .export_client = export_client,
+    .export_ended = export_ended,
+    .export_rest = export_rest,
+    .import = import_record,
+    .workers = import_workers,
+    .import_client = import_client,
+    .import_done = import_done,
+    .forget_client = export_forget_client,
+    .forget_all = export_forget_all,
+    .forget_given = export_forget_given,
+    .forget_taken = import_forget_taken,
     .free = gatewayworker_free,
 };
 

@@ -28,6 +28,7 @@
 
 struct gatewayworker;
 struct gather;
+struct imports;
 struct job;
 struct succession;
 struct uid_binds;
@@ -57,6 +58,7 @@ struct link {
                             it fails */
     bool ending;         /* we have closed: what it still says is not looked at */
     bool decided;        /* it has said what it is: a worker, or not */
+    bool taken;          /* its import is not done */
     bool is_stand_in;
     uint8_t shard;         /* stand-in: of its original */
     bool stopped;          /* stand-in: its original was told to wait */
@@ -79,6 +81,16 @@ struct link {
 /* How much waits for a worker. OVERFULL: ON_CONNECT and ON_CLOSE, which pass the limit of one that does not
  * read, have come to several times that; clients that come are turned away. */
 enum fullness { FULLNESS_NONE, FULLNESS_FULL, FULLNESS_OVERFULL };
+
+/* Numbers seen already; 0 cannot be stored. */
+struct seen_set {
+    uint64_t *slots;
+    size_t n, cap;
+};
+/* True when it is new. Without memory everything is new. */
+bool seen_set_add(struct seen_set *s, uint64_t v);
+bool seen_set_has(const struct seen_set *s, uint64_t v);
+void seen_set_fini(struct seen_set *s);
 
 /* A worker of this node, wherever its link is.
  *
@@ -114,14 +126,18 @@ struct worker {
     uint32_t position; /* in gw->workers, when not gone */
     bool is_gone;
     bool unsettled;
+    bool awaits_heir; /* elsewhere: its link has moved to another shard, which has told us, and we have not
+                         read it yet */
     bool full;        /* more than send_to_worker_buffer_size is waiting */
     uint8_t fullness; /* here: what the other shards were told; elsewhere: what its shard says */
     uint8_t shard;    /* that has (had) its link */
     uint32_t number;  /* over the node (common/node_shared.h); with since: this one and no other, ever */
-    uint64_t since;   /* ns: the later of two with one key replaces the earlier */
-    uint64_t hash;    /* of key, for the router by client address and for successors */
-    char *label;      /* the key as logs show it, in quotes */
+    uint32_t gone_number;             /* gone: by which it is named when its clients are handed over */
+    uint64_t since;                   /* ns: the later of two with one key replaces the earlier */
+    uint64_t hash;                    /* of key, for the router by client address and for successors */
+    char *label;                      /* the key as logs show it, in quotes */
     struct link_queue returned, held; /* while unsettled */
+    struct seen_set returned_of;      /* clients of which `returned` has events */
     struct upstream_client **clients;
     uint32_t n_clients, cap_clients;
     uint32_t n_paused; /* of clients, the first ones */
@@ -184,6 +200,9 @@ struct gatewayworker {
     uint32_t cap_numbers;
     struct list gone;
     uint32_t n_unsettled; /* of gone */
+    uint32_t n_awaiting;  /* workers: awaits_heir */
+    unsigned awaiting_turns;
+    uint32_t n_ever_gone;
     struct list parked, parked_timed;
     struct homeless homeless;
     size_t parked_bytes;
@@ -211,7 +230,9 @@ struct gatewayworker {
     uint32_t deaths;         /* of all shards, as far as we know */
     struct list late_closes; /* ON_CLOSEs that wait for room to another shard (handover.c) */
     struct list leaving;
-    struct leaving orphans; /* the same for workers of a predecessor of ours */
+    struct leaving orphans;  /* the same for workers of a predecessor of ours */
+    bool held;               /* hold.c */
+    struct imports *imports; /* transfer_in.c; NULL: nothing is being taken over */
     uint32_t last_question;
     uint32_t n_bases;              /* of adds_sent (peer.c) */
     struct succession *succession; /* NULL: there is nothing left to settle */
@@ -254,18 +275,22 @@ static inline bool gw_is_alone(const struct gatewayworker *gw)
 {
     return gw->n_shards == 1;
 }
-/* The shard that a connection id belongs to. */
-static inline unsigned gw_shard_of(uint32_t connection_id)
+/* The shard that has a connection id. */
+static inline unsigned gw_shard_of(const struct gatewayworker *gw, uint32_t connection_id)
 {
-    return connection_id >> CONNECTION_SEQ_BITS;
+    return node_home_of(&gw->shared->home, connection_id);
 }
+/* While everything is held, timers that would begin something look again after so long. */
+#define GW_HELD_MS 100
 
 /* Marks of our own in the flag byte of a packet that waits in the estate; never sent.
  * COUNTED: it was counted as handed to a worker before. LAST: of one client, it comes after all packets
- * without this mark (a successor finds several queues, whose order it does not know). */
+ * without this mark (a successor finds several queues, whose order it does not know). TAKEN: it was imported,
+ * and its import is not done. */
 #define PACKET_FLAG_AT 21
 #define PACKET_COUNTED 0x80
 #define PACKET_LAST    0x40
+#define PACKET_TAKEN   0x20
 static inline uint8_t packet_marks(struct slice packet)
 {
     return packet.data[PACKET_FLAG_AT] & (PACKET_COUNTED | PACKET_LAST);
@@ -273,8 +298,46 @@ static inline uint8_t packet_marks(struct slice packet)
 /* In a queue of ours, off which it has been taken. */
 static inline void packet_unmark(struct slice packet)
 {
-    ((uint8_t *)packet.data)[PACKET_FLAG_AT] &= (uint8_t) ~(PACKET_COUNTED | PACKET_LAST);
+    ((uint8_t *)packet.data)[PACKET_FLAG_AT] &= (uint8_t) ~(PACKET_COUNTED | PACKET_LAST | PACKET_TAKEN);
 }
+/* On: its import begins; off: it is done. */
+static inline void packet_mark_taken(struct slice packet, bool on)
+{
+    uint8_t *flag = (uint8_t *)packet.data + PACKET_FLAG_AT;
+    *flag = (uint8_t)(on ? *flag | PACKET_TAKEN : *flag & ~PACKET_TAKEN);
+}
+
+/* A note of ours between packets that go back to another shard (peer.c), as a packet whose connection_id has
+ * the number of that shard where ids have that of the shard that gave them. */
+#define CMD_NOTE 0x7f
+/* The shard that a packet which is not its client's any more is to go back to. */
+static inline unsigned packet_shard(const struct gatewayworker *gw, struct slice packet)
+{
+    uint32_t id = gw_get_u32(packet.data + 17);
+    return packet.data[4] == CMD_NOTE ? id >> CONNECTION_SEQ_BITS : gw_shard_of(gw, id);
+}
+
+/* ---- hold.c, transfer_out.c, transfer_in.c: what upstream.h says */
+void hold_all(struct upstream *u, bool on);
+const char *hold_unrest(const struct upstream *u);
+int export_links(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                 uint64_t *ret_links, uint64_t *ret_workers);
+void export_client(struct upstream *u, const struct upstream_client *c, struct transfer_client *ret);
+int export_ended(struct upstream *u, const struct upstream_client *c, const struct transfer_plan *plan,
+                 struct transfer_sink *sink);
+int export_rest(struct upstream *u, const struct transfer_plan *plan, struct transfer_sink *sink,
+                uint64_t *ret_records);
+void export_forget_client(struct upstream *u, struct upstream_client *c);
+void export_forget_all(struct upstream *u);
+void export_forget_given(struct upstream *u);
+int import_record(struct upstream *u, unsigned from, const struct transfer_record *r);
+uint32_t import_workers(const struct upstream *u);
+int import_client(struct upstream *u, unsigned from, struct upstream_client *c,
+                  const struct transfer_client *t);
+void import_done(struct upstream *u);
+void import_forget_taken(struct upstream *u);
+/* At the end of everything, whether or not it is done. */
+void import_free(struct gatewayworker *gw);
 
 /* ---- link.c */
 int link_listen(struct gatewayworker *gw, int internal_fd);
@@ -313,6 +376,21 @@ struct link *link_stand_in(struct gatewayworker *gw, unsigned shard, uint32_t nu
 void link_stand_in_command(struct link *l, uint32_t question, const uint8_t *packet, size_t len);
 /* Its original is gone. */
 void link_stand_in_forget(struct link *l);
+/* A link that another process had: of that handle, which is the link's or closed afterwards, and of that
+ * peer. Its input and queue are empty. NULL and *ret_err. */
+struct link *link_take_over(struct gatewayworker *gw, int handle, const struct net_addr *peer, int *ret_err);
+/* So long it has to show the secret key. */
+void link_set_auth_timer(struct link *l, uint64_t ms);
+/* Read, and not executed yet. False without memory. */
+bool link_put_input(struct link *l, struct slice in);
+/* It is another process's: nothing is written, closed or told. Its worker is gone from it already. */
+void link_forget(struct link *l);
+/* It is another shard's of our node: the others hear that it is not here, its worker neither. */
+void link_moved(struct link *l);
+/* NULL, or what of it is under way while all is held. */
+const char *link_unrest(const struct link *l);
+/* It is held no more. */
+void link_go_on(struct link *l);
 /* The question has all its answers, or fewer wait: the link may go on. */
 void link_gathered(struct link *l);
 
@@ -322,11 +400,36 @@ void link_gathered(struct link *l);
 int worker_attach(struct link *l, struct slice worker_key);
 /* Its link ends: events not yet written go to other workers (or wait), clients are bound anew. */
 void worker_detach(struct link *l);
-/* Another shard says that it has this worker. */
+/* The same, but its unwritten events have gone with the link. */
+void worker_moved(struct link *l);
+/* Another shard says that it has this worker. taken_over: it was there before, and its link is that shard's
+ * now. */
 void worker_came(struct gatewayworker *gw, unsigned shard, uint32_t number, uint64_t since,
-                 enum fullness fullness, struct slice key);
-/* It is gone there; the other shard sends back what it has of ours, then worker_settled. */
-void worker_lost(struct worker *w);
+                 enum fullness fullness, struct slice key, bool taken_over);
+/* The link is that of the worker of that key (remote ip + ":" + worker key), which another process had; its
+ * queue is what waits for it. Nobody is replaced. 0 or -errno. */
+int worker_take_over(struct link *l, struct slice key);
+/* w goes, but for its link, as if it had never been; nobody is told. */
+void worker_vanish(struct worker *w);
+/* Of that key, the newest of them. NULL: none can be chosen. */
+struct worker *worker_of_key(struct gatewayworker *gw, struct slice key);
+/* One of that key that is gone, and for whose clients nothing comes back: made if there is none; then it has
+ * to get a client at once. NULL without memory. */
+struct worker *worker_gone_of_key(struct gatewayworker *gw, struct slice key);
+/* c, bound to nobody, to w. False without memory. */
+bool worker_bind(struct worker *w, struct upstream_client *c);
+/* Clients whose worker is gone are bound anew, unless it is waited for more workers to come. */
+void worker_rebind_soon(struct gatewayworker *gw);
+/* The same in a while. */
+void worker_rebind_later(struct gatewayworker *gw);
+/* It is gone there (moved: to another shard); that shard sends back what it has of ours, then worker_settled.
+ */
+void worker_lost(struct worker *w, bool moved);
+/* Its link has moved to another shard: the same, once we know it there, so that its clients are bound to it
+ * again. */
+void worker_left_for_another(struct worker *w);
+/* At each turn while n_awaiting: whose heir is not in any ring has none (it was given up). */
+void worker_look_at_awaiting(struct gatewayworker *gw);
 /* returned_before: came back before it was known whose it was; is empty afterwards. */
 void worker_settled(struct worker *w, struct link_queue *returned_before);
 /* At the end of everything: w goes, its clients are bound to nobody. */
@@ -397,6 +500,8 @@ static inline bool worker_is_draining(const struct worker *w)
 int steer_drain(struct upstream *u, struct slice key, bool on, uint32_t over_ms);
 uint32_t steer_rebalance(struct upstream *u, uint32_t over_ms);
 void steer_init(struct gatewayworker *gw);
+/* It is held no more. */
+void steer_go_on(struct gatewayworker *gw);
 void steer_fini(struct gatewayworker *gw);
 /* w (here) has been written to; its queue may be empty now. */
 void steer_written(struct worker *w, uint64_t written);
@@ -406,6 +511,8 @@ void steer_on_fence(struct gatewayworker *gw, unsigned from, struct worker *w, u
 void steer_on_fenced(struct worker *w, uint32_t number);
 /* w goes. */
 void steer_forget(struct worker *w);
+/* w has come in the place of that one: drains as it does. */
+void steer_inherit(struct worker *w, const struct worker *from);
 /* w (here) has another link, and all that waits is in the queue of that. */
 void steer_replaced(struct worker *w);
 
@@ -435,12 +542,15 @@ void peers_start(struct gatewayworker *gw);
 void peers_close(struct gatewayworker *gw);
 /* Nothing of ours is on its way to another shard. */
 bool peers_are_flushed(const struct gatewayworker *gw);
+/* NULL, or what is under way between other shards and us. */
+const char *peers_unrest(const struct gatewayworker *gw);
 /* No other shard waits for what it had sent to a worker that was here. */
 bool peers_have_all_back(const struct gatewayworker *gw);
-void peer_worker_came(struct worker *w);
+void peer_worker_came(struct worker *w, bool taken_over);
 void peer_worker_full(struct worker *w);
-/* What of w's queue belongs to other shards' clients goes back to them. */
-struct leaving *peer_worker_left(struct worker *w);
+/* What of w's queue belongs to other shards' clients goes back to them; moved: its link is another shard's.
+ */
+struct leaving *peer_worker_left(struct worker *w, bool moved);
 bool peer_send_event(struct worker *w, const struct slice *packet, unsigned n);
 /* As peer_send_event, for a lifecycle event: visible at once when there is room. */
 int peer_try_event(struct worker *w, const struct slice *packet, unsigned n);
@@ -519,6 +629,8 @@ void event_connected(struct upstream *u, struct upstream_client *c);
 void event_handshaken(struct upstream *u, struct upstream_client *c, const struct http_request *req);
 void event_message(struct upstream *u, struct upstream_client *c, const uint8_t *data, size_t len);
 bool event_client_blocked(struct upstream *u, struct upstream_client *c);
+/* c's ON_CLOSE; its parts are c's. */
+struct gw_packet event_of_close(const struct gatewayworker *gw, const struct upstream_client *c);
 /* There was no memory to hand over or keep an event: logged and counted. */
 void event_lost(struct gatewayworker *gw, uint8_t cmd);
 /* Counts an event as handed to a worker. */
@@ -546,6 +658,22 @@ bool park_append_packet(struct bytes *b, const struct gw_packet *p);
 void park_release(struct gatewayworker *gw, struct parked *p, struct worker *w);
 bool park_release_slice(struct loop_task *task);
 void park_expired(struct timer *t);
+/* What waited for c in another process: n_events packets, of which n_messages are messages and the first
+ * n_moved were counted as handed to a worker; since so many ms. 0, -EBADMSG or -ENOMEM. */
+struct park_like {
+    struct slice packets;
+    uint64_t n_events, n_messages, n_moved, ago_ms;
+};
+int park_restore(struct gatewayworker *gw, struct upstream_client *c, const struct park_like *like);
+/* The same of clients that are gone, kept apart for now. False without memory. */
+bool park_restore_homeless(struct gatewayworker *gw, struct homeless *apart, struct slice packet,
+                           bool counted, uint64_t ago_ms);
+/* Once all is restored: those that were apart are ours (*apart is empty then), their time runs. */
+void park_restored(struct gatewayworker *gw, struct homeless *apart);
+/* What waits for c, or is homeless, is another process's. */
+void park_forget(struct gatewayworker *gw, struct upstream_client *c);
+void park_forget_all(struct gatewayworker *gw);
+void park_forget_homeless(struct gatewayworker *gw);
 void park_free_all(struct gatewayworker *gw);
 
 /* ---- command.c: from workers to clients */
@@ -578,6 +706,8 @@ void replace_on_bound(struct gatewayworker *gw, unsigned from, uint32_t link, ui
 void replace_execute(struct gatewayworker *gw, const struct gw_packet *p);
 /* Nothing waits for its binds. */
 void replace_shard_died(struct gatewayworker *gw, unsigned shard);
+/* Some of l's binds are under way to other shards. */
+bool replace_is_under_way(const struct link *l);
 /* p would overtake a bind of l that is under way: not before link_gathered. */
 bool replace_must_wait(struct link *l, const struct gw_packet *p);
 

@@ -20,15 +20,16 @@
 #include "net/net_sim.h"
 #include "upstream/gatewayworker/gatewayworker_priv.h"
 
-#define TEST_SHARDS_MAX 2
+#define TEST_SHARDS_MAX 3
 #define TEST_PORT       2900
 #define TEST_MS         UINT64_C(1000000)
 #define TEST_CLIENTS    2000
+#define TEST_HEAP_BYTES ((size_t)16 << 20)
 
 struct test_client {
     struct upstream_client up;
     struct test_shard *shard;
-    unsigned delivered, traced, said;
+    unsigned delivered, traced, said, resumed;
     bool gone;
     char last_command[32], last_sender[64], uid[32];
 };
@@ -60,6 +61,8 @@ struct test_worker {
 
 struct test_node {
     struct sim_net *sim;
+    struct test_node *before; /* whose network it is on; NULL: its own */
+    unsigned port;            /* of shard 0 */
     struct node node;
     struct test_shard shards[TEST_SHARDS_MAX];
     struct loop *worker_loop;
@@ -97,12 +100,19 @@ static void test_send(struct upstream_client *c, struct upstream_message *m)
     test_client_of(c)->delivered++;
 }
 
+/* As the shard does. */
+static void test_publish_members(const struct test_shard *s)
+{
+    NODE_STORE(s->node->node.shared->shards[s->host.shard].members, directory_count(s->host.directory));
+}
+
 static void test_gone(struct test_client *c)
 {
     if (c->gone)
         return;
     upstream_client_closed(c->shard->u, &c->up);
     directory_remove(c->shard->host.directory, &c->up.member);
+    test_publish_members(c->shard);
     c->gone = true;
     test_poke(c);
 }
@@ -124,6 +134,7 @@ static void test_close(struct upstream_client *c, enum close_reason reason)
 
 static void test_resume(struct upstream_client *c)
 {
+    test_client_of(c)->resumed++;
 }
 
 static void test_wake(struct upstream_host *h, unsigned to)
@@ -177,7 +188,8 @@ static inline void test_turn(struct test_node *n, uint64_t ms)
 {
     test_run(n, ms);
     for (unsigned i = 0; i < n->node.n_shards; i++)
-        sim_net_node_poke(n->shards[i].net);
+        if (n->shards[i].net != NULL)
+            sim_net_node_poke(n->shards[i].net);
     test_run(n, 1);
 }
 
@@ -195,7 +207,7 @@ static void test_config(struct test_shard *s, unsigned index, const char *more)
     bytes_printf(&text,
                  "[gateway]\nlan_ip = 127.0.0.1\nstart_port = %u\nsend_to_worker_buffer_size = 65536\n"
                  "register_address = 127.0.0.1:1236\n%s\n[listen x]\nport = 8000\nprotocol = text\n",
-                 TEST_PORT + index, more);
+                 s->node->port + index, more);
     bytes_append_byte(&text, 0);
     if (config_load_text((const char *)text.data, text.len - 1, "test", &s->config, &err) != 0)
         config_error_print(stderr, &err);
@@ -207,8 +219,8 @@ static void test_shard_open(struct test_node *n, unsigned i, const char *more)
     struct test_shard *s = &n->shards[i];
     struct loop_clock clock = sim_net_clock(n->sim);
     int err = 0;
-    test_config(s, i, more);
     s->node = n;
+    test_config(s, i, more);
     s->loop = loop_new(&clock, 5 * TEST_MS);
     s->net = sim_net_node(n->sim, s->loop);
     s->host = (struct upstream_host){
@@ -223,10 +235,13 @@ static void test_shard_open(struct test_node *n, unsigned i, const char *more)
         .histograms = &s->histograms,
         .crash = &s->crash,
     };
-    s->host.estate = estate_open(NULL, 0, TEST_CLIENTS, (size_t)16 << 20, &err);
+    s->host.estate_mem = n->node.estates[i];
+    s->host.estate =
+        estate_open(s->host.estate_mem, n->node.estate_bytes, TEST_CLIENTS, TEST_HEAP_BYTES, &err);
     s->host.directory = directory_new(i, 1, s->host.estate);
     directory_set_filters(s->host.directory, &n->node.shared->names[i].uids,
                           &n->node.shared->names[i].groups);
+    directory_set_home(s->host.directory, &n->node.shared->home);
     NODE_STORE(n->node.shared->shards[i].phase, NODE_UP);
     struct gatewayworker_options opt = {.host = &s->host, .listens = true, .internal_fd = -1, .seed = 7};
     s->u = gatewayworker_new(&opt, &err);
@@ -234,16 +249,29 @@ static void test_shard_open(struct test_node *n, unsigned i, const char *more)
     upstream_start(s->u);
 }
 
-static struct test_node *test_node_new(unsigned n_shards, const char *more)
+static struct sim_net *test_sim_new(void)
 {
-    struct test_node *n = calloc(1, sizeof *n);
-    n->sim = sim_net_new(1);
-    struct sim_net_options *o = sim_net_options(n->sim);
+    struct sim_net *sim = sim_net_new(1);
+    struct sim_net_options *o = sim_net_options(sim);
     o->latency_ns_min = o->latency_ns_max = TEST_MS / 10;
     o->buffer_bytes_min = o->buffer_bytes_max = 16384;
     o->tiny_read_percent = o->part_read_percent = o->short_write_percent = o->skip_percent = 0;
+    return sim;
+}
+
+/* before: on its network, which it must not outlive, with ports of its own; NULL: the first.
+ * estate: of shard 0, NULL: in private memory. */
+static struct test_node *test_node_on(struct test_node *before, unsigned n_shards, const char *more,
+                                      void *estate)
+{
+    struct test_node *n = calloc(1, sizeof *n);
+    n->before = before;
+    n->sim = before != NULL ? before->sim : test_sim_new();
+    n->port = before != NULL ? before->port + TEST_SHARDS_MAX : TEST_PORT;
     n->node.n_shards = n_shards;
     n->node.max_clients = TEST_CLIENTS;
+    n->node.estate_bytes = estate_bytes(TEST_CLIENTS, TEST_HEAP_BYTES);
+    n->node.estates[0] = estate;
     n->node.shared = node_shared_new();
     n->node.ring_bytes = 64 << 10;
     n->node.mesh = test_map(mesh_bytes(n_shards, n->node.ring_bytes));
@@ -255,9 +283,27 @@ static struct test_node *test_node_new(unsigned n_shards, const char *more)
     return n;
 }
 
+static inline struct test_node *test_node_new(unsigned n_shards, const char *more)
+{
+    return test_node_on(NULL, n_shards, more, NULL);
+}
+
 static inline struct gatewayworker *test_gw(struct test_node *n, unsigned shard)
 {
     return gatewayworker_of(n->shards[shard].u);
+}
+
+static void test_shard_close(struct test_shard *s)
+{
+    if (s->net == NULL)
+        return;
+    upstream_free(s->u);
+    directory_free(s->host.directory);
+    estate_close(s->host.estate);
+    net_free(s->net);
+    s->net = NULL;
+    loop_free(s->loop);
+    config_fini(&s->config);
 }
 
 static void test_node_free(struct test_node *n)
@@ -265,16 +311,8 @@ static void test_node_free(struct test_node *n)
     for (unsigned i = 0; i < n->n_clients; i++)
         test_gone(n->clients[i]);
     test_run(n, 100);
-    for (unsigned i = 0; i < n->node.n_shards; i++) {
-        struct test_shard *s = &n->shards[i];
-        upstream_free(s->u);
-        directory_free(s->host.directory);
-        estate_close(s->host.estate);
-        net_free(s->net);
-        s->net = NULL;
-        loop_free(s->loop);
-        config_fini(&s->config);
-    }
+    for (unsigned i = 0; i < n->node.n_shards; i++)
+        test_shard_close(&n->shards[i]);
     test_run(n, 10);
     for (unsigned i = 0; i < n->n_workers; i++) {
         if (net_conn_is_open(&n->workers[i]->conn))
@@ -288,7 +326,8 @@ static void test_node_free(struct test_node *n)
     loop_free(n->worker_loop);
     munmap(n->node.mesh, mesh_bytes(n->node.n_shards, n->node.ring_bytes));
     node_shared_free(n->node.shared);
-    sim_net_free(n->sim);
+    if (n->before == NULL)
+        sim_net_free(n->sim);
     free(n);
 }
 
@@ -353,7 +392,7 @@ static const struct net_conn_ops test_worker_ops = {.data = test_worker_data,
 static struct test_worker *test_worker_new(struct test_node *n, unsigned shard, const char *key)
 {
     struct test_worker *w = calloc(1, sizeof *w);
-    struct net_addr to = {.family = AF_INET, .port = (uint16_t)(TEST_PORT + shard), .ip = {127, 0, 0, 1}};
+    struct net_addr to = {.family = AF_INET, .port = (uint16_t)(n->port + shard), .ip = {127, 0, 0, 1}};
     w->node = n;
     w->conn.ops = &test_worker_ops;
     n->workers[n->n_workers++] = w;
@@ -396,6 +435,7 @@ static struct test_client *test_client_new(struct test_node *n, unsigned shard)
     c->up.peer = (struct net_addr){
         .family = AF_INET, .ip = {10, 0, (uint8_t)(n->n_clients / 250), (uint8_t)(n->n_clients % 250)}};
     assert_int_equal(directory_add(c->shard->host.directory, &c->up.member), 0);
+    test_publish_members(c->shard);
     upstream_client_connected(c->shard->u, &c->up);
     n->clients[n->n_clients++] = c;
     test_poke(c);

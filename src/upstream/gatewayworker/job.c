@@ -83,8 +83,8 @@ uint64_t targets_shards(const struct gatewayworker *gw, const struct targets *t)
     for (size_t i = 0; i < t->uids.n; i++)
         found |= peers_with_uid(gw, t->uids.items[i]);
     for (size_t i = 0; i < t->n_ids; i++)
-        if (gw_shard_of(t->ids[i]) < gw->n_shards)
-            found |= UINT64_C(1) << gw_shard_of(t->ids[i]);
+        if (gw_shard_of(gw, t->ids[i]) < gw->n_shards)
+            found |= UINT64_C(1) << gw_shard_of(gw, t->ids[i]);
     return found & ~(UINT64_C(1) << gw->me);
 }
 

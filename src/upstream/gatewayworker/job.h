@@ -7,15 +7,6 @@
 
 #include "upstream/gatewayworker/gatewayworker_priv.h"
 
-/* Numbers seen already; 0 cannot be stored. */
-struct seen_set {
-    uint64_t *slots;
-    size_t n, cap;
-};
-/* True when it is new. Without memory everything is new. */
-bool seen_set_add(struct seen_set *s, uint64_t v);
-bool seen_set_has(const struct seen_set *s, uint64_t v);
-void seen_set_fini(struct seen_set *s);
 /* A name named twice is one key of the answer. */
 bool job_is_new_name(struct seen_set *s, struct slice name);
 

@@ -50,9 +50,18 @@ const char *link_label(const struct link *l)
 static void on_auth_timeout(struct timer *t)
 {
     struct link *l = CONTAINER_OF(t, struct link, timer);
+    if (l->gw->held) { /* it may have shown it, and not been read */
+        link_set_auth_timer(l, GW_HELD_MS);
+        return;
+    }
     gw_count(l->gw, COUNTER_link_unauthorized, 1);
     LOG(LOG_WARN, "link_auth_timeout", "peer=%s", link_peer_text(l));
     link_close(l, false);
+}
+
+void link_set_auth_timer(struct link *l, uint64_t ms)
+{
+    timer_set(l->gw->up.host->loop, &l->timer, ms, on_auth_timeout);
 }
 
 static void on_end_timeout(struct timer *t)
@@ -100,22 +109,15 @@ static bool enter_table(struct link *l)
     return true;
 }
 
-static struct net_conn *on_accepted(struct net_listener *listener, const struct net_addr *peer,
-                                    const struct net_addr *local)
+/* NULL without memory. */
+static struct link *link_new(struct gatewayworker *gw, const struct net_addr *peer)
 {
-    struct gatewayworker *gw = CONTAINER_OF(listener, struct gatewayworker, listener);
-    struct link *l = gw->n_links < gw_config(gw)->max_links ? calloc(1, sizeof *l) : NULL;
-    if (l != NULL) {
-        l->gw = gw;
-        if (!enter_table(l)) {
-            free(l);
-            l = NULL;
-        }
-    }
-    if (l == NULL) {
-        gw_count(gw, COUNTER_link_refused, 1);
-        LOG(LOG_WARN, "link_refused", "links=%u hint=\"raise max_links, or look who opens so many\"",
-            gw->n_links);
+    struct link *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    l->gw = gw;
+    if (!enter_table(l)) {
+        free(l);
         return NULL;
     }
     l->peer = *peer;
@@ -124,15 +126,29 @@ static struct net_conn *on_accepted(struct net_listener *listener, const struct 
     gw->n_undecided++;
     link_publish_count(gw);
     l->conn.ops = &link_conn_ops;
-    l->authorized = gw_config(gw)->secret_key[0] == '\0';
     l->since_ms = l->read_ms = loop_now_ms(gw->up.host->loop);
     list_append(&gw->links, &l->node);
     if (++gw->n_links > gw->links_peak)
         gw->links_peak = gw->n_links;
-    gw_count(gw, COUNTER_link_accepted, 1);
     counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
+    return l;
+}
+
+static struct net_conn *on_accepted(struct net_listener *listener, const struct net_addr *peer,
+                                    const struct net_addr *local)
+{
+    struct gatewayworker *gw = CONTAINER_OF(listener, struct gatewayworker, listener);
+    struct link *l = gw->n_links < gw_config(gw)->max_links ? link_new(gw, peer) : NULL;
+    if (l == NULL) {
+        gw_count(gw, COUNTER_link_refused, 1);
+        LOG(LOG_WARN, "link_refused", "links=%u hint=\"raise max_links, or look who opens so many\"",
+            gw->n_links);
+        return NULL;
+    }
+    gw_count(gw, COUNTER_link_accepted, 1);
+    l->authorized = gw_config(gw)->secret_key[0] == '\0';
     if (!l->authorized)
-        timer_set(gw->up.host->loop, &l->timer, gw_config(gw)->worker_auth_timeout * 1000, on_auth_timeout);
+        link_set_auth_timer(l, gw_config(gw)->worker_auth_timeout * 1000);
     return &l->conn;
 }
 
@@ -170,7 +186,6 @@ static void leave_tables(struct link *l)
     peer_link_gone(l);
     list_remove(&l->node);
     gw->n_links--;
-    gw_count(gw, COUNTER_link_closed, 1);
     counter_set(gw->up.host->counters, COUNTER_links, gw->n_links);
 }
 
@@ -193,13 +208,20 @@ static void link_release(struct link *l)
     free(l);
 }
 
+/* Its connection is closed. */
+static void link_gone(struct link *l)
+{
+    gw_count(l->gw, COUNTER_link_closed, !l->is_stand_in);
+    link_release(l);
+}
+
 void link_close(struct link *l, bool hard)
 {
     if (!hard)
         link_flush(l);
     if (net_conn_is_open(&l->conn))
         net_close(l->gw->up.host->net, &l->conn, hard);
-    link_release(l);
+    link_gone(l);
 }
 
 void link_end(struct link *l)
@@ -432,10 +454,17 @@ static void pause_reading(struct link *l)
     l->read_paused = true;
 }
 
+/* What it says is kept. One whose peer is gone finishes what it had asked for, and a stand-in what has been
+ * sent. */
+static bool is_held(const struct link *l)
+{
+    return __builtin_expect(l->gw->held, 0) && !l->is_stand_in && net_conn_is_open(&l->conn);
+}
+
 /* May the next packet run? If not, reading stops; whoever is waited for calls link_continue. */
 static bool may_execute(struct link *l)
 {
-    if (l->job == NULL && !replies_pile_up(l) && !waits_for_peers(l)) {
+    if (!is_held(l) && l->job == NULL && !replies_pile_up(l) && !waits_for_peers(l)) {
         if (!no_room(l))
             return true;
         wait_for_turn(l); /* deliveries of this turn are used up */
@@ -655,7 +684,77 @@ void link_continue(struct link *l)
     if (net_conn_is_open(&l->conn))
         net_read_resume(l->gw->up.host->net, &l->conn);
     else
-        link_release(l); /* all that it had asked for is done */
+        link_gone(l); /* all that it had asked for is done */
+}
+
+/* ---- held, and handed over */
+
+const char *link_unrest(const struct link *l)
+{
+    if (l->job != NULL)
+        return "a command in slices";
+    if (l->n_gathers > 0)
+        return "a question to other shards";
+    if (replace_is_under_way(l))
+        return "a uid that another shard binds";
+    if (timer_is_set(&l->timer) && l->timer.fn == on_failed)
+        return "a link that had no memory";
+    if (l->is_stand_in)
+        return l->in_done < l->in.len ? "commands of another shard's link" : NULL;
+    return net_conn_is_open(&l->conn) ? NULL : "commands of a link that has closed";
+}
+
+void link_go_on(struct link *l)
+{
+    if (l->ending)
+        return;
+    link_gathered(l);
+    l->urgent = true; /* what another process had left to be written is old enough */
+    if (l->queue.bytes > 0)
+        link_touch(l);
+}
+
+struct link *link_take_over(struct gatewayworker *gw, int handle, const struct net_addr *peer, int *ret_err)
+{
+    struct net *net = gw->up.host->net;
+    struct net_conn none = {.ops = &link_conn_ops};
+    struct link *l = link_new(gw, peer);
+    int err = net_take(net, l != NULL ? &l->conn : &none, handle);
+    if (l != NULL && err == 0) {
+        gw_count(gw, COUNTER_links_taken_over, 1);
+        return l;
+    }
+    if (l != NULL)
+        link_release(l);
+    else if (err == 0)
+        net_forget(net, &none);
+    *ret_err = err != 0 ? err : -ENOMEM;
+    return NULL;
+}
+
+bool link_put_input(struct link *l, struct slice in)
+{
+    if (in.len == 0)
+        return true;
+    pause_reading(l); /* link_continue first executes this */
+    return bytes_append(&l->in, in.data, in.len);
+}
+
+void link_forget(struct link *l)
+{
+    ASSERT(l->worker == NULL && !l->is_stand_in);
+    if (net_conn_is_open(&l->conn))
+        net_forget(l->gw->up.host->net, &l->conn);
+    l->visited = 0; /* nobody is told */
+    link_release(l);
+}
+
+void link_moved(struct link *l)
+{
+    if (l->worker != NULL)
+        worker_moved(l);
+    peer_link_gone(l);
+    link_forget(l);
 }
 
 bool link_run_waiting(struct loop_task *task)
@@ -679,7 +778,7 @@ static void on_closed(struct net_conn *c, int err)
         err != 0 ? strerror(err) : "");
     /* What it sent before its end is done before it is forgotten: a GatewayClient sends and closes. */
     if (l->ending || (l->job == NULL && !l->read_paused)) {
-        link_release(l);
+        link_gone(l);
         return;
     }
     if (l->worker != NULL)

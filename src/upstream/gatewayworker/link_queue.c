@@ -232,6 +232,56 @@ bool link_queue_take_packet(struct link_queue *q, struct slice *ret)
     return false;
 }
 
+/* ---- to be handed over */
+
+/* Where that chunk begins for whoever gets it. */
+static size_t first_left(const struct link_queue *q, uint32_t at)
+{
+    const struct estate_chunk *events = chunk_at(q, at)->events;
+    return at == 0 && events != NULL ? first_unwritten(events, q->taken, q->written) : 0;
+}
+
+bool link_queue_part(const struct link_queue *q, uint32_t at, struct link_queue_part *ret)
+{
+    if (at >= q->count)
+        return false;
+    const struct link_chunk *c = chunk_at(q, at);
+    size_t from = first_left(q, at);
+    *ret = (struct link_queue_part){
+        .kind = c->events != NULL ? LINK_CHUNK_EVENTS : LINK_CHUNK_REPLY,
+        .bytes = {chunk_data(c) + from, chunk_len(c) - from},
+        .written = at == 0 ? q->written - from : 0,
+    };
+    return true;
+}
+
+bool link_queue_restore(struct link_queue *q, const struct link_queue_part *part)
+{
+    ASSERT(part->written < part->bytes.len && (part->written == 0 || q->bytes == 0));
+    uint8_t *at = link_queue_reserve(q, part->kind, part->bytes.len);
+    if (at == NULL)
+        return false;
+    memcpy(at, part->bytes.data, part->bytes.len);
+    link_queue_commit(q);
+    if (part->written > 0)
+        link_queue_written(q, part->written);
+    return true;
+}
+
+bool link_queue_next(const struct link_queue *q, struct link_queue_cursor *c, struct slice *ret)
+{
+    for (; c->chunk < q->count; c->chunk++, c->at = 0) {
+        const struct estate_chunk *chunk = chunk_at(q, c->chunk)->events;
+        size_t at = c->at > 0 ? c->at : first_left(q, c->chunk);
+        if (chunk == NULL || at >= estate_chunk_len(chunk))
+            continue;
+        *ret = (struct slice){estate_chunk_data(chunk) + at, gw_get_u32(estate_chunk_data(chunk) + at)};
+        c->at = at + ret->len;
+        return true;
+    }
+    return false;
+}
+
 /* ---- to be seen */
 
 uint64_t link_queue_sum(const struct link_queue *q)

@@ -68,6 +68,25 @@ void link_queue_expect(struct link_queue *q);
 /* len bytes were written (0 after an error). */
 void link_queue_written(struct link_queue *q, size_t len);
 
+/* To be handed over: what of the chunk at that place is not written, from the beginning of the packet (or
+ * reply) on of which a part is; written: bytes of it that are. False: there is none there; an empty one is
+ * possible. */
+struct link_queue_part {
+    enum link_chunk_kind kind;
+    struct slice bytes;
+    size_t written;
+};
+bool link_queue_part(const struct link_queue *q, uint32_t at, struct link_queue_part *ret);
+/* The other way round: behind what there is, which is nothing unless written is 0. Whole packets, or a
+ * reply; more than is written. False without memory. */
+bool link_queue_restore(struct link_queue *q, const struct link_queue_part *part);
+/* The packets that link_queue_take_packet would take, one by one, and all stay. From a zeroed cursor on. */
+struct link_queue_cursor {
+    uint32_t chunk;
+    size_t at;
+};
+bool link_queue_next(const struct link_queue *q, struct link_queue_cursor *c, struct slice *ret);
+
 /* Takes one packet that was not written whole off the front; the slice lives until the next call. False: none
  * left. Replies are skipped. Only for a link that is not written to any more.
  * The next call (or link_queue_fini) says that the packet is safe elsewhere: in another queue, committed.

@@ -302,6 +302,82 @@ static void test_ring_grows_around_its_end(void **state)
     link_queue_fini(&q);
 }
 
+/* ---- handed over */
+
+static size_t all_bytes(const struct link_queue *q, uint8_t *to)
+{
+    struct iovec iov[64];
+    size_t len = 0;
+    int n = link_queue_iov(q, iov, 64);
+    assert_true(n < 64);
+    for (int i = 0; i < n; len += iov[i++].iov_len)
+        memcpy(to + len, iov[i].iov_base, iov[i].iov_len);
+    return len;
+}
+
+static void restore_all(struct link_queue *to, const struct link_queue *from)
+{
+    struct link_queue_part part;
+    for (uint32_t i = 0; link_queue_part(from, i, &part); i++)
+        if (part.bytes.len > 0)
+            assert_true(link_queue_restore(to, &part));
+}
+
+static void mixed(struct link_queue *q)
+{
+    put(q, 1, 40);
+    put(q, 2, 50);
+    put_reply(q, 30);
+    put_reply(q, 31);
+    put(q, 3, 5000); /* in a chunk of its own */
+    put(q, 4, 40);
+}
+
+/* After every written length: what is left to be written is the same, and so are the packets that a successor
+ * finds. */
+static void test_a_restored_queue_is_the_same(void **state)
+{
+    enum { LEN = 40 + 50 + 30 + 31 + 5000 + 40 };
+    static uint8_t before[LEN], after[LEN];
+    for (size_t written = 0; written<LEN; written += written> 200 && written < LEN - 60 ? 97 : 1) {
+        struct link_queue q, r;
+        link_queue_init(&q, estate);
+        link_queue_init(&r, estate);
+        mixed(&q);
+        link_queue_written(&q, written);
+        restore_all(&r, &q);
+        assert_int_equal(r.bytes, q.bytes);
+        assert_int_equal(link_queue_sum(&r), q.bytes);
+        assert_null(link_queue_check(&r));
+        assert_int_equal(all_bytes(&q, before), q.bytes);
+        assert_int_equal(all_bytes(&r, after), q.bytes);
+        assert_memory_equal(before, after, q.bytes);
+        for (uint32_t id = take(&q); id != 0; id = take(&q))
+            assert_int_equal(take(&r), id);
+        assert_int_equal(take(&r), 0);
+        link_queue_fini(&q);
+        link_queue_fini(&r);
+    }
+}
+
+static void test_a_look_at_the_packets_leaves_them(void **state)
+{
+    struct link_queue q;
+    struct slice packet;
+    link_queue_init(&q, estate);
+    mixed(&q);
+    for (uint32_t taken = 0; taken <= 4; taken++) {
+        struct link_queue_cursor c = {0};
+        for (uint32_t id = taken + 1; id <= 4; id++) {
+            assert_true(link_queue_next(&q, &c, &packet));
+            assert_int_equal(gw_get_u32(packet.data + 17), id);
+        }
+        assert_false(link_queue_next(&q, &c, &packet));
+        assert_int_equal(take(&q), taken < 4 ? taken + 1 : 0);
+    }
+    link_queue_fini(&q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +391,8 @@ int main(void)
         cmocka_unit_test(test_a_successor_finds_what_was_not_written),
         cmocka_unit_test(test_a_successor_finds_taken_packets_in_one_place_at_least),
         cmocka_unit_test(test_ring_grows_around_its_end),
+        cmocka_unit_test(test_a_restored_queue_is_the_same),
+        cmocka_unit_test(test_a_look_at_the_packets_leaves_them),
     };
     return cmocka_run_group_tests(tests, open_estate, close_estate);
 }

@@ -236,14 +236,17 @@ static void homeless_expire(struct gatewayworker *gw)
     seen_set_fini(&unheard);
 }
 
-/* False: the turn's time is used up, or there is no room (peer.c calls again). */
+/* False: the turn's time is used up, or there is no room (peer.c calls again). While held also to a worker
+ * that is full: whoever takes over may take another one for the first, and these would overtake what that one
+ * has of the same clients. */
 static bool homeless_release(struct gatewayworker *gw)
 {
     struct homeless *h = &gw->homeless;
     struct worker *w = worker_any(gw);
     if (gw->n_unsettled > 0)
         return true; /* earlier events of the same clients may come back first: worker_settled calls again */
-    while (w != NULL && !w->full && (h->next.data != NULL || link_queue_take_packet(&h->queue, &h->next))) {
+    while (w != NULL && (!w->full || gw->held) &&
+           (h->next.data != NULL || link_queue_take_packet(&h->queue, &h->next))) {
         struct slice packet = h->next;
         uint8_t marks = packet_marks(packet), cmd = packet.data[4];
         packet_unmark(packet);
@@ -340,6 +343,10 @@ void park_expired(struct timer *t)
 {
     struct gatewayworker *gw = CONTAINER_OF(t, struct gatewayworker, parked_timer);
     struct loop *loop = gw->up.host->loop;
+    if (gw->held) {
+        timer_set(loop, t, GW_HELD_MS, park_expired);
+        return;
+    }
     uint64_t next_ms = UINT64_MAX;
     bool any = !list_is_empty(&gw->parked_timed) || gw->homeless.n_messages > 0;
     if (gw->n_workers > 0 && any) {
@@ -395,6 +402,8 @@ bool park_release_slice(struct loop_task *task)
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, unpark_task);
     if (gw->homeless.n_events > 0 && !homeless_release(gw))
         return false;
+    if (gw->held)
+        return true;
     for (struct list *node = gw->parked.next; node != &gw->parked && gw->n_workers > 0;) {
         struct parked *p = CONTAINER_OF(node, struct parked, node);
         struct worker *w = worker_of(gw, p->client);
@@ -406,6 +415,128 @@ bool park_release_slice(struct loop_task *task)
             return false;
     }
     return true;
+}
+
+/* ---- taken over, and handed over */
+
+/* What is in them is what they are said to be. */
+static bool is_like(const struct park_like *like, uint32_t id, bool *ret_has_connect)
+{
+    uint64_t events = 0, messages = 0;
+    for (struct slice left = like->packets; left.len > 0; events++) {
+        uint32_t len = left.len >= GW_HEAD_LEN ? gw_get_u32(left.data) : 0;
+        if (len < GW_HEAD_LEN || len > left.len || gw_get_u32(left.data + 17) != id)
+            return false;
+        messages += left.data[4] == GW_CMD_ON_MESSAGE;
+        *ret_has_connect |= left.data[4] == GW_CMD_ON_CONNECT;
+        left.data += len;
+        left.len -= len;
+    }
+    return events == like->n_events && messages == like->n_messages && like->n_moved <= events;
+}
+
+/* When something began that is so old. */
+static uint64_t since(const struct gatewayworker *gw, uint64_t ago_ms)
+{
+    uint64_t now_ms = loop_clock_ns(gw->up.host->loop) / 1000000;
+    return ago_ms < now_ms ? now_ms - ago_ms : 0;
+}
+
+int park_restore(struct gatewayworker *gw, struct upstream_client *c, const struct park_like *like)
+{
+    bool has_connect = false;
+    if (!is_like(like, c->member.id, &has_connect))
+        return -EBADMSG;
+    struct parked *p = parked_new(gw, c);
+    if (p == NULL)
+        return -ENOMEM;
+    if (!bytes_append(&p->packets, like->packets.data, like->packets.len)) {
+        parked_free(gw, p);
+        return -ENOMEM;
+    }
+    changed(gw, like->packets.len, 0);
+    p->n_events = (uint32_t)like->n_events;
+    p->n_messages = (uint32_t)like->n_messages;
+    p->n_moved = (uint32_t)like->n_moved;
+    p->has_connect = has_connect;
+    p->since_ms = since(gw, like->ago_ms);
+    if (p->n_messages > 0)
+        list_append(&gw->parked_timed, &p->timed); /* in order after park_restored */
+    return 0;
+}
+
+bool park_restore_homeless(struct gatewayworker *gw, struct homeless *apart, struct slice packet,
+                           bool counted, uint64_t ago_ms)
+{
+    uint64_t since_ms = since(gw, ago_ms);
+    bool is_first = apart->n_messages == 0;
+    if (!park_append(apart, packet, counted))
+        return false;
+    if (is_first || since_ms < apart->since_ms)
+        apart->since_ms = since_ms;
+    return true;
+}
+
+/* Behind those that are here: they are of other clients. Counted they were where they came from. */
+static void take_homeless(struct gatewayworker *gw, struct homeless *apart)
+{
+    struct homeless *h = &gw->homeless;
+    size_t bytes = apart->queue.bytes;
+    if (apart->n_messages > 0 && (h->n_messages == 0 || apart->since_ms < h->since_ms))
+        h->since_ms = apart->since_ms;
+    append_all(gw, h, apart);
+    changed(gw, bytes, 0);
+}
+
+static int by_age(const void *a, const void *b)
+{
+    const struct parked *x = *(struct parked *const *)a, *y = *(struct parked *const *)b;
+    return x->since_ms < y->since_ms ? -1 : x->since_ms > y->since_ms;
+}
+
+/* They came from several shards, each in the order of its own. Without memory some wait a little longer. */
+static void sort_timed(struct gatewayworker *gw)
+{
+    uint32_t n = 0;
+    struct parked **all = malloc(gw->parked_clients * sizeof *all + 1);
+    while (all != NULL && !list_is_empty(&gw->parked_timed)) {
+        all[n] = CONTAINER_OF(gw->parked_timed.next, struct parked, timed);
+        list_remove(&all[n++]->timed);
+    }
+    if (n > 0)
+        qsort(all, n, sizeof *all, by_age);
+    for (uint32_t i = 0; i < n; i++)
+        list_append(&gw->parked_timed, &all[i]->timed);
+    free(all);
+}
+
+void park_restored(struct gatewayworker *gw, struct homeless *apart)
+{
+    take_homeless(gw, apart);
+    sort_timed(gw);
+    if (!list_is_empty(&gw->parked_timed) || gw->homeless.n_messages > 0)
+        timer_set(gw->up.host->loop, &gw->parked_timer, 1, park_expired);
+}
+
+void park_forget(struct gatewayworker *gw, struct upstream_client *c)
+{
+    if (c->parked != NULL)
+        parked_free(gw, c->parked);
+}
+
+void park_forget_homeless(struct gatewayworker *gw)
+{
+    struct homeless *h = &gw->homeless;
+    changed(gw, 0, link_queue_sum(&h->queue) + (h->next.data != NULL ? h->next.len : 0));
+    link_queue_fini(&h->queue);
+    *h = (struct homeless){.queue = h->queue};
+}
+
+void park_forget_all(struct gatewayworker *gw)
+{
+    park_forget_homeless(gw);
+    while (!list_is_empty(&gw->parked))
+        parked_free(gw, CONTAINER_OF(gw->parked.next, struct parked, node));
 }
 
 void park_free_all(struct gatewayworker *gw)

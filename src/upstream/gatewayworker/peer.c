@@ -7,7 +7,8 @@
  *   commands and questions of a link     COMMAND, answered by ANSWER; a stand-in executes them there
  *   a bind of a uid took effect          BOUND to the link's shard, REPLACE from there (replace.c)
  *   events of a client                   EVENT to the shard that has its worker's link
- *   a worker comes                       CAME to all
+ *   a worker comes                       CAME to all; TAKEN: with its link, from another process, or from
+ *                                        another shard, whose LEFT follows
  *   a worker goes                        LEFT to all; each holds what its clients say from then on, and
  *                                        answers LEFT_ACK, behind the last event; what did not reach the
  *                                        worker comes back as RETURNED, then LEFT_DONE; held events follow
@@ -35,6 +36,7 @@ enum peer_message {
     PEER_TELL, /* HELLO was for a predecessor that died of it: TOLD is still wanted */
     PEER_TOLD,
     PEER_CAME,
+    PEER_TAKEN, /* as CAME: it was a worker of another node (or shard), and is ours from now on */
     PEER_FULL,
     PEER_LEFT,
     PEER_LEFT_ACK,
@@ -55,10 +57,10 @@ enum peer_message {
 struct peer_adds { /* HELLO, ADDS */
     uint64_t base; /* of the sender's adds_sent */
 };
-struct peer_worker { /* CAME (then the key), FULL, LEFT*, FENCE*; EVENT, RETURNED (then the packet) */
+struct peer_worker { /* CAME, TAKEN (then the key), FULL, LEFT*, FENCE*; EVENT, RETURNED (then the packet) */
     uint64_t since;
     uint32_t number;
-    uint32_t fullness; /* CAME, FULL; FENCE*: number of the fence */
+    uint32_t fullness; /* CAME, TAKEN, FULL; FENCE*: number of the fence; LEFT: 1: its link has moved */
 };
 struct peer_link { /* COMMAND, REPLACE (then the packet), LINK_FLOW, LINK_GONE, ANSWER (then the part), BOUND
                     * (then u64 number of the bind, uid) */
@@ -67,9 +69,7 @@ struct peer_link { /* COMMAND, REPLACE (then the packet), LINK_FLOW, LINK_GONE, 
     uint32_t reserved;
 };
 
-/* A note of ours between packets that go back: LEFT_DONE is to follow. As a packet whose connection_id names
- * the shard; a successor that finds it in the estate skips it. */
-#define CMD_NOTE 0x7f
+/* CMD_NOTE between packets that go back: LEFT_DONE is to follow. */
 #define NOTE_LEN (GW_HEAD_LEN + sizeof(struct peer_worker))
 
 static struct slice head_of(const void *head, size_t len)
@@ -227,10 +227,13 @@ static struct peer_worker worker_head(const struct worker *w)
     return (struct peer_worker){.since = w->since, .number = w->number, .fullness = w->fullness};
 }
 
-void peer_worker_came(struct worker *w)
+void peer_worker_came(struct worker *w, bool taken_over)
 {
     struct peer_worker head = worker_head(w);
-    send_all(w->gw, PEER_CAME, HEAD(head), (struct slice){(const uint8_t *)w->key, w->key_len});
+    send_all(w->gw, taken_over ? PEER_TAKEN : PEER_CAME, HEAD(head),
+             (struct slice){(const uint8_t *)w->key, w->key_len});
+    if (taken_over)
+        mesh_flush(w->gw->mesh); /* now: all shards are to know it before the one that had it says LEFT */
 }
 
 void peer_worker_full(struct worker *w)
@@ -258,10 +261,11 @@ static uint64_t other_shards(const struct gatewayworker *gw)
     return all & ~(UINT64_C(1) << gw->me);
 }
 
-struct leaving *peer_worker_left(struct worker *w)
+struct leaving *peer_worker_left(struct worker *w, bool moved)
 {
     struct gatewayworker *gw = w->gw;
     struct peer_worker head = worker_head(w);
+    head.fullness = moved;
     if (gw_is_alone(gw))
         return NULL;
     struct leaving *v = calloc(1, sizeof *v);
@@ -317,7 +321,7 @@ static void note_done(struct leaving *v, struct gatewayworker *gw, unsigned shar
 static int send_back(struct gatewayworker *gw, const struct leaving *v, struct slice packet)
 {
     struct peer_worker head = {.since = v->since, .number = v->number};
-    unsigned to = gw_shard_of(gw_get_u32(packet.data + 17));
+    unsigned to = packet_shard(gw, packet);
     struct slice parts[] = {HEAD(head), packet};
     if (packet.data[4] == CMD_NOTE) {
         parts[0] = (struct slice){packet.data + GW_HEAD_LEN, sizeof head};
@@ -389,7 +393,7 @@ static void lose_workers_of(struct gatewayworker *gw, unsigned shard)
 {
     for (uint32_t i = gw->n_workers; i-- > 0;)
         if (gw->workers[i]->link == NULL && gw->workers[i]->shard == shard)
-            worker_lost(gw->workers[i]);
+            worker_lost(gw->workers[i], false);
     loop_task_add(gw->up.host->loop, &gw->resume_task);
 }
 
@@ -421,6 +425,8 @@ static void peer_died(struct gatewayworker *gw, unsigned shard)
 static bool look_at_deaths(struct loop_hook *hook)
 {
     struct gatewayworker *gw = CONTAINER_OF(hook, struct gatewayworker, deaths_hook);
+    if (__builtin_expect(gw->n_awaiting > 0, 0))
+        worker_look_at_awaiting(gw);
     /* Acquire: with the count, what the supervisor did before it. */
     uint32_t deaths = __atomic_load_n(&gw->shared->deaths, __ATOMIC_ACQUIRE);
     if (__builtin_expect(deaths == gw->deaths, 1))
@@ -517,6 +523,17 @@ static struct worker *returned_of(struct gatewayworker *gw, unsigned from, const
     return w != NULL && w->unsettled && w->shard == from ? w : NULL;
 }
 
+/* The shard died while it gave back: of a client that is gone, its successor gives back the later ones. */
+static struct worker *with_earlier(const struct gatewayworker *gw, unsigned from, uint32_t id)
+{
+    for (const struct list *node = gw->gone.next; node != &gw->gone; node = node->next) {
+        struct worker *w = CONTAINER_OF(node, struct worker, gone);
+        if (w->unsettled && w->shard == from && seen_set_has(&w->returned_of, id))
+            return w;
+    }
+    return NULL;
+}
+
 static bool has_unsettled(const struct gatewayworker *gw, unsigned shard)
 {
     for (const struct list *node = gw->gone.next; node != &gw->gone; node = node->next) {
@@ -530,11 +547,17 @@ static bool has_unsettled(const struct gatewayworker *gw, unsigned shard)
 static bool keep_returned(struct gatewayworker *gw, unsigned from, const struct peer_worker *head,
                           struct slice packet)
 {
-    struct member *m = directory_find(gw->up.host->directory, gw_get_u32(packet.data + 17));
+    uint32_t id = gw_get_u32(packet.data + 17);
+    struct member *m = directory_find(gw->up.host->directory, id);
     struct upstream_client *c = m != NULL ? CONTAINER_OF(m, struct upstream_client, member) : NULL;
     struct worker *w = returned_of(gw, from, head, c);
-    if (w != NULL)
+    if (w == NULL && c == NULL)
+        w = with_earlier(gw, from, id);
+    if (w != NULL) {
+        if (id != 0)
+            seen_set_add(&w->returned_of, id);
         return link_queue_append(&w->returned, packet);
+    }
     if (c == NULL && succession_returned(gw, packet))
         return true;
     /* Its later events may be held for a worker of that shard; all comes back before any LEFT_DONE. */
@@ -559,7 +582,10 @@ static void on_left(struct gatewayworker *gw, unsigned from, const struct peer_w
 {
     struct worker *w = worker_elsewhere(gw, head->number, head->since);
     if (w != NULL && !w->is_gone) {
-        worker_lost(w);
+        if (head->fullness != 0)
+            worker_left_for_another(w);
+        else
+            worker_lost(w, false);
         loop_task_add(gw->up.host->loop, &gw->resume_task);
     } else {
         send_head(gw, from, PEER_LEFT_ACK, HEAD(*head), (struct slice){0});
@@ -580,7 +606,9 @@ static void on_worker(struct gatewayworker *gw, unsigned from, uint32_t type, co
     struct worker *w;
     switch (type) {
     case PEER_CAME:
-        worker_came(gw, from, head->number, head->since, (enum fullness)head->fullness, rest);
+    case PEER_TAKEN:
+        worker_came(gw, from, head->number, head->since, (enum fullness)head->fullness, rest,
+                    type == PEER_TAKEN);
         return;
     case PEER_LEFT: on_left(gw, from, head); return;
     case PEER_LEFT_ACK: on_left_ack(gw, from, head); return;
@@ -713,6 +741,7 @@ static void on_message(void *ctx, unsigned from, uint32_t type, const uint8_t *d
         on_returned(gw, from, &worker, rest);
         break;
     case PEER_CAME:
+    case PEER_TAKEN:
     case PEER_FULL:
     case PEER_LEFT:
     case PEER_LEFT_ACK:
@@ -828,6 +857,32 @@ bool peers_have_all_back(const struct gatewayworker *gw)
         if ((missing & 1) != 0 && peer_is_there(gw, i))
             return false;
     return true;
+}
+
+static const char *stand_ins_unrest(const struct peer *peer)
+{
+    for (uint32_t i = 0; i < peer->cap_stand_ins; i++) {
+        const char *what = peer->stand_ins[i] != NULL ? link_unrest(peer->stand_ins[i]) : NULL;
+        if (what != NULL)
+            return what;
+    }
+    return NULL;
+}
+
+const char *peers_unrest(const struct gatewayworker *gw)
+{
+    if (!list_is_empty(&gw->leaving) || !is_drained(&gw->orphans))
+        return "events for a worker that has left";
+    for (unsigned i = 0; i < gw->n_shards; i++) {
+        const char *what = stand_ins_unrest(&gw->peers[i]);
+        if (what != NULL)
+            return what;
+        if (gw->peers[i].returned.bytes > 0)
+            return "events that came back from another shard";
+        if (gw->peers[i].wants_to_be_told)
+            return "a shard that has begun anew";
+    }
+    return mesh_is_at_rest(gw->mesh) ? NULL : "messages between shards";
 }
 
 bool peers_are_flushed(const struct gatewayworker *gw)

@@ -167,6 +167,11 @@ void replace_shard_died(struct gatewayworker *gw, unsigned shard)
     }
 }
 
+bool replace_is_under_way(const struct link *l)
+{
+    return l->binds != NULL && l->binds->n > 0;
+}
+
 static bool is_under_way(const struct uid_binds *b, uint64_t hash)
 {
     for (uint32_t i = 0; i < b->n; i++)

@@ -154,6 +154,14 @@ void steer_forget(struct worker *w)
     w->meter.n = 0;
 }
 
+void steer_inherit(struct worker *w, const struct worker *from)
+{
+    const struct worker_steer *s = &from->steer;
+    if (s->drains)
+        w->steer = (struct worker_steer){
+            .drains = true, .over_ms = s->over_ms, .first = s->first, .since_ms = s->since_ms};
+}
+
 /* ---- whom */
 
 static bool slice_is_over(struct gatewayworker *gw)
@@ -495,6 +503,8 @@ uint32_t steer_rebalance(struct upstream *u, uint32_t over_ms)
 static bool run_slice(struct loop_task *task)
 {
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, steer_task);
+    if (gw->held)
+        return true;
     for (uint32_t i = 0; i < gw->n_workers; i++)
         if (gw->workers[i]->steer.drains && !drain_some(gw->workers[i]))
             return false;
@@ -505,6 +515,10 @@ static void on_tick(struct timer *t)
 {
     struct gatewayworker *gw = CONTAINER_OF(t, struct gatewayworker, steer_timer);
     bool some = rebalances(gw), any = some;
+    if (gw->held) {
+        timer_set(gw->up.host->loop, t, GW_HELD_MS, on_tick);
+        return;
+    }
     for (uint32_t i = 0; i < gw->n_workers; i++) {
         struct worker *w = gw->workers[i];
         if (!w->steer.drains)
@@ -521,6 +535,12 @@ static void on_tick(struct timer *t)
 void steer_init(struct gatewayworker *gw)
 {
     gw->steer_task.run = run_slice;
+}
+
+void steer_go_on(struct gatewayworker *gw)
+{
+    if (timer_is_set(&gw->steer_timer))
+        wake(gw, 0);
 }
 
 void steer_fini(struct gatewayworker *gw)

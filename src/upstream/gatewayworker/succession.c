@@ -25,6 +25,8 @@
 /* After a look at all of them without result. */
 #define IDLE_TICK_MS 100
 #define LEGACIES_MAX ESTATE_PLOTS
+/* Clients between two looks at the clock. */
+#define SLICE 64
 
 struct succession {
     struct gatewayworker *gw;
@@ -50,14 +52,23 @@ struct heirs {
     struct seen_set spoken, closed;
 };
 
+/* It died while connections moved within the node, and another shard has that packet. */
+static bool is_void(const struct gatewayworker *gw, struct slice packet)
+{
+    uint32_t what = NODE_LOAD(gw->shared->shards[gw->me].void_estate);
+    return what == NODE_VOID_ALL ||
+           (what == NODE_VOID_TAKEN && (packet.data[PACKET_FLAG_AT] & PACKET_TAKEN) != 0);
+}
+
 /* From the estate of the dead into ours. */
 static void inherit_packets(struct succession *s, struct legacy *l)
 {
     struct gatewayworker *gw = s->gw;
     struct slice packet;
     while (legacy_packet(l, &packet)) {
-        if (packet.len >= GW_HEAD_LEN && packet.data[4] != GW_CMD_PING) {
-            bool is_ours = gw_shard_of(gw_get_u32(packet.data + 17)) == gw->me;
+        if (packet.len >= GW_HEAD_LEN && packet.data[4] != GW_CMD_PING && !is_void(gw, packet)) {
+            packet_mark_taken(packet, false);
+            bool is_ours = packet_shard(gw, packet) == gw->me;
             bool is_last = (packet_marks(packet) & PACKET_LAST) != 0;
             if (!(is_ours ? link_queue_append(is_last ? &s->inherited_last : &s->inherited, packet)
                           : peer_return_orphan(gw, packet)))
@@ -99,22 +110,26 @@ static struct gw_packet close_packet(const struct gatewayworker *gw, const struc
     return p;
 }
 
+static void close_is_homeless(struct gatewayworker *gw, const struct estate_client *c, struct slice session)
+{
+    struct bytes packet = {0};
+    struct gw_packet p = close_packet(gw, c, session);
+    if (!park_append_packet(&packet, &p) ||
+        !park_homeless(gw, (struct slice){packet.data, packet.len}, false))
+        event_lost(gw, GW_CMD_ON_CLOSE);
+    bytes_fini(&packet);
+}
+
 /* Clients of which packets are homeless follow these; a client whose ON_CLOSE is among them is done. */
 static void inherit_speakers(struct gatewayworker *gw, struct legacy *l, const struct heirs *heirs)
 {
     struct estate_client c;
     struct slice session;
     while (legacy_client(l, &c, &session)) {
-        struct bytes packet = {0};
         if (!seen_set_has(&heirs->spoken, c.id))
             continue;
-        if (!seen_set_has(&heirs->closed, c.id)) {
-            struct gw_packet p = close_packet(gw, &c, session);
-            if (!park_append_packet(&packet, &p) ||
-                !park_homeless(gw, (struct slice){packet.data, packet.len}, false))
-                event_lost(gw, GW_CMD_ON_CLOSE);
-            bytes_fini(&packet);
-        }
+        if (!seen_set_has(&heirs->closed, c.id))
+            close_is_homeless(gw, &c, session);
         legacy_client_done(l);
     }
     legacy_rewind(l);
@@ -191,7 +206,8 @@ static void begin_to_tell(struct succession *s)
 static bool is_our_own(const struct succession *s, uint32_t id)
 {
     uint32_t given = directory_next_seq(s->gw->up.host->directory) - s->first_seq;
-    return ((id - s->first_seq) & CONNECTION_SEQ_MASK) < (given & CONNECTION_SEQ_MASK);
+    return id >> CONNECTION_SEQ_BITS == s->gw->me &&
+           ((id - s->first_seq) & CONNECTION_SEQ_MASK) < (given & CONNECTION_SEQ_MASK);
 }
 
 bool succession_returned(struct gatewayworker *gw, struct slice packet)
@@ -199,6 +215,35 @@ bool succession_returned(struct gatewayworker *gw, struct slice packet)
     struct succession *s = gw->succession;
     return s != NULL && !s->telling && !is_our_own(s, gw_get_u32(packet.data + 17)) &&
            link_queue_append(&s->returned, packet);
+}
+
+/* We are held: all of them at once, to their workers (behind what these have not read yet, and be they full);
+ * whoever serves next tells of the others, to any worker. False: not all yet. */
+static bool leave_homeless(struct succession *s)
+{
+    struct gatewayworker *gw = s->gw;
+    unsigned n = 0;
+    for (; s->at < s->n_legacies; legacy_free(s->legacies[s->at++])) {
+        struct estate_client c;
+        struct slice session;
+        while (legacy_client(s->legacies[s->at], &c, &session)) {
+            struct worker *w = c.worker != 0 ? worker_of_mark(gw, c.worker) : NULL;
+            if (w == NULL) {
+                close_is_homeless(gw, &c, session);
+            } else if (told(w, &c, session)) {
+                event_count(gw, GW_CMD_ON_CLOSE);
+            } else {
+                legacy_rewind(s->legacies[s->at]);
+                return false;
+            }
+            gw_count(gw, COUNTER_clients_inherited, 1);
+            legacy_client_done(s->legacies[s->at]);
+            s->closes++;
+            if (++n % SLICE == 0 && loop_turn_left_ns(gw->up.host->loop) == 0)
+                return false;
+        }
+    }
+    return true;
 }
 
 static void free_succession(struct succession *s)
@@ -218,8 +263,12 @@ static void on_tick(struct timer *t)
     s->for_anybody = age_ms >= RETURN_MS;
     if (!s->telling && (all_have_told(gw) || age_ms >= TOLD_MS))
         begin_to_tell(s);
+    /* What their workers had not read may come back, and goes first: a worker may have come again meanwhile.
+     */
+    bool settled = gw->n_unsettled == 0 || s->for_anybody;
+    bool leave = gw->held && s->telling && settled && leave_homeless(s);
     /* Homeless packets of theirs go first, to whoever takes them. */
-    if (gw->homeless.n_events > 0 || !s->telling) {
+    if (!leave && (gw->homeless.n_events > 0 || gw->held || !s->telling || !settled)) {
         timer_set(gw->up.host->loop, t, TICK_MS, on_tick);
         return;
     }
@@ -258,13 +307,18 @@ static struct succession *succession_new(struct gatewayworker *gw)
     return s;
 }
 
-/* Ids of clients that are not told of yet are not given again. */
+/* Ids of clients that are not told of yet are not given again. Who is at home elsewhere has moved there, or
+ * has never come from there. */
 static void note_ids(struct gatewayworker *gw, struct legacy *l)
 {
     struct estate_client c;
     struct slice session;
-    while (legacy_client(l, &c, &session))
-        directory_id_gone(gw->up.host->directory, c.id);
+    while (legacy_client(l, &c, &session)) {
+        if (gw_shard_of(gw, c.id) == gw->me)
+            directory_id_gone(gw->up.host->directory, c.id);
+        else
+            legacy_client_done(l);
+    }
     legacy_rewind(l);
 }
 
@@ -286,6 +340,7 @@ int succession_begin(struct gatewayworker *gw)
         clients += legacy_clients_left(l);
         damaged += legacy_damaged(l);
     }
+    NODE_STORE(gw->shared->shards[gw->me].void_estate, NODE_VOID_NOTHING);
     if (s == NULL)
         return 0;
     unsigned n = 0;

@@ -22,6 +22,8 @@
 /* Past so many times the limit of a worker that does not read, clients that come are turned away, since each
  * of them brings an ON_CONNECT and an ON_CLOSE. */
 #define LIFECYCLE_FACTOR 4
+/* Turns in which what other shards have sent is read to its end, however much it is. */
+#define AWAITING_TURNS_MAX 64
 
 /* ---- dense arrays of clients */
 
@@ -32,7 +34,7 @@ static void publish_count(const struct worker *w)
         NODE_STORE(w->gw->shared->workers[w->number].clients[w->gw->me], w->n_clients);
 }
 
-static bool worker_bind(struct worker *w, struct upstream_client *c)
+bool worker_bind(struct worker *w, struct upstream_client *c)
 {
     if (!array_reserve_one(&w->clients, w->n_clients, &w->cap_clients, ARRAY_FIRST))
         return false;
@@ -50,6 +52,7 @@ static void worker_free(struct worker *w)
     ASSERT(w->n_clients == 0 && w->n_paused == 0 && !w->unsettled);
     list_remove(&w->gone);
     free(w->fences);
+    seen_set_fini(&w->returned_of);
     link_queue_fini(&w->returned);
     link_queue_fini(&w->held);
     free(w->clients);
@@ -123,6 +126,20 @@ static struct worker *find_by_key(struct gatewayworker *gw, const struct worker 
     return found;
 }
 
+static bool has_key(const struct worker *w, struct slice key)
+{
+    return w->key_len == key.len && memcmp(w->key, key.data, key.len) == 0;
+}
+
+struct worker *worker_of_key(struct gatewayworker *gw, struct slice key)
+{
+    struct worker *found = NULL;
+    for (uint32_t i = 0; i < gw->n_workers; i++)
+        if (has_key(gw->workers[i], key) && (found == NULL || gw->workers[i]->since > found->since))
+            found = gw->workers[i];
+    return found;
+}
+
 struct worker *worker_of_mark(struct gatewayworker *gw, uint32_t mark)
 {
     for (uint32_t i = 0; i < gw->n_workers; i++)
@@ -180,7 +197,7 @@ bool worker_rebind_slice(struct loop_task *task)
 {
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, rebind_task);
     struct list *node = gw->gone.next;
-    for (unsigned n = 0; node != &gw->gone && gw->n_workers > 0; n++) {
+    for (unsigned n = 0; node != &gw->gone && gw->n_workers > 0 && !gw->held; n++) {
         struct worker *w = CONTAINER_OF(node, struct worker, gone);
         struct list *next = node->next;
         bool is_last = w->n_clients == 1; /* w goes with it */
@@ -248,12 +265,16 @@ bool worker_is_overfull(const struct worker *w)
 }
 
 /* The other shards are told when it matters to them. */
+static enum fullness fullness_of(const struct worker *w)
+{
+    if (!w->full)
+        return FULLNESS_NONE;
+    return w->link->queue.bytes > overfull_bytes(w->gw) ? FULLNESS_OVERFULL : FULLNESS_FULL;
+}
+
 static void tell_fullness(struct worker *w)
 {
-    uint64_t bytes = w->link->queue.bytes;
-    enum fullness now = !w->full                        ? FULLNESS_NONE
-                        : bytes > overfull_bytes(w->gw) ? FULLNESS_OVERFULL
-                                                        : FULLNESS_FULL;
+    enum fullness now = fullness_of(w);
     if (now == w->fullness)
         return;
     w->fullness = now;
@@ -298,6 +319,8 @@ static bool resume_clients(struct gatewayworker *gw, struct worker *w)
 bool worker_resume_slice(struct loop_task *task)
 {
     struct gatewayworker *gw = CONTAINER_OF(task, struct gatewayworker, resume_task);
+    if (gw->held)
+        return true;
     for (uint32_t i = 0; i < gw->n_workers; i++)
         if (!resume_clients(gw, gw->workers[i]))
             return false;
@@ -398,40 +421,43 @@ static void replace_link(struct worker *w, struct link *l)
     worker_queue_changed(w);
 }
 
+void worker_rebind_later(struct gatewayworker *gw)
+{
+    if (!list_is_empty(&gw->gone))
+        timer_set(gw->up.host->loop, &gw->settle_timer, SETTLE_MS, worker_rebind_all);
+}
+
 /* w can be chosen from now on. */
-static void worker_added(struct worker *w)
+static void worker_added(struct worker *w, bool taken_over)
 {
     struct gatewayworker *gw = w->gw;
     w->position = gw->n_workers;
     gw->workers[gw->n_workers++] = w;
     if (gw->n_workers > gw->workers_peak)
         gw->workers_peak = gw->n_workers;
-    LOG(LOG_NOTICE, "worker_connected", "worker=%s shard=%u workers=%u", w->label, w->shard, gw->n_workers);
-    if (!list_is_empty(&gw->gone) && gw->n_workers == 1)
-        timer_set(gw->up.host->loop, &gw->settle_timer, SETTLE_MS, worker_rebind_all);
+    LOG(taken_over ? LOG_INFO : LOG_NOTICE, taken_over ? "worker_taken_over" : "worker_connected",
+        "worker=%s shard=%u workers=%u", w->label, w->shard, gw->n_workers);
+    if (gw->n_workers == 1)
+        worker_rebind_later(gw);
     if (!list_is_empty(&gw->parked) || gw->homeless.n_events > 0)
         loop_task_add(gw->up.host->loop, &gw->unpark_task);
     succession_look(gw);
 }
 
-int worker_attach(struct link *l, struct slice worker_key)
+/* With room to be chosen. NULL without memory. */
+static struct worker *worker_make(struct gatewayworker *gw, struct slice key)
 {
-    struct gatewayworker *gw = l->gw;
-    struct bytes key = {0};
-    struct worker *w =
-        make_key(&key, l, worker_key) ? worker_new(gw, (struct slice){key.data, key.len}) : NULL;
-    bytes_fini(&key);
-    if (w == NULL || !array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST)) {
-        if (w != NULL)
-            worker_free(w);
-        return -ENOMEM;
-    }
-    struct worker *same = find_by_key(gw, w);
-    if (same != NULL && same->link != NULL) {
-        worker_free(w);
-        replace_link(same, l);
-        return 0;
-    }
+    struct worker *w = worker_new(gw, key);
+    if (w == NULL || array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST))
+        return w;
+    worker_free(w);
+    return NULL;
+}
+
+/* w, whose link is here. -ENOSPC: too many. */
+static int enter(struct worker *w, struct link *l, bool taken_over)
+{
+    struct gatewayworker *gw = w->gw;
     if (!take_number(gw, w)) {
         worker_free(w);
         return -ENOSPC;
@@ -440,11 +466,65 @@ int worker_attach(struct link *l, struct slice worker_key)
     w->link = l;
     l->worker = w;
     gw->n_here++;
-    gw_count(gw, COUNTER_worker_connected, 1);
     counter_set(gw->up.host->counters, COUNTER_workers, gw->n_here);
     link_publish_count(gw);
-    worker_added(w);
-    peer_worker_came(w);
+    worker_added(w, taken_over);
+    return 0;
+}
+
+int worker_attach(struct link *l, struct slice worker_key)
+{
+    struct gatewayworker *gw = l->gw;
+    struct bytes key = {0};
+    struct worker *w =
+        make_key(&key, l, worker_key) ? worker_make(gw, (struct slice){key.data, key.len}) : NULL;
+    bytes_fini(&key);
+    if (w == NULL)
+        return -ENOMEM;
+    struct worker *same = find_by_key(gw, w);
+    if (same != NULL && same->link != NULL) {
+        worker_free(w);
+        replace_link(same, l);
+        return 0;
+    }
+    int err = enter(w, l, false);
+    if (err != 0)
+        return err;
+    gw_count(gw, COUNTER_worker_connected, 1);
+    peer_worker_came(w, false);
+    return 0;
+}
+
+/* w has come in the place of one that has its link no more, or is about to lose it. */
+static void drain_on(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    const struct worker *before = find_by_key(gw, w);
+    for (struct list *node = gw->gone.next; before == NULL && node != &gw->gone; node = node->next) {
+        const struct worker *gone = CONTAINER_OF(node, struct worker, gone);
+        if (gone->steer.drains && same_key(gone, w))
+            before = gone;
+    }
+    if (before != NULL)
+        steer_inherit(w, before);
+    else if (worker_is_draining(w)) /* nobody is bound to it here */
+        steer_drain(&gw->up, (struct slice){(const uint8_t *)w->key, w->key_len}, true, 0);
+}
+
+int worker_take_over(struct link *l, struct slice key)
+{
+    struct gatewayworker *gw = l->gw;
+    struct worker *w = worker_make(gw, key);
+    int err = w != NULL ? enter(w, l, true) : -ENOMEM;
+    if (err != 0)
+        return err;
+    w->epoch_end = l->bytes_out;
+    drain_on(w);
+    if (l->queue.bytes > 0)
+        meter_waits(&w->meter, l->bytes_out - l->queue.bytes, l->bytes_out, loop_now_ns(gw->up.host->loop));
+    w->full = l->queue.bytes >= gw_config(gw)->send_to_worker_buffer_size;
+    w->fullness = (uint8_t)fullness_of(w);
+    peer_worker_came(w, true);
     return 0;
 }
 
@@ -490,7 +570,7 @@ void worker_move_events(struct gatewayworker *gw, struct link_queue *from, struc
         uint8_t cmd = packet.data[4];
         if (cmd == GW_CMD_PING)
             continue;
-        bool is_ours = gw_shard_of(gw_get_u32(packet.data + 17)) == gw->me || back == NULL;
+        bool is_ours = back == NULL || packet_shard(gw, packet) == gw->me;
         moved += is_ours;
         if (!(is_ours ? move_event(gw, packet, of_the_gone, &homeless)
                       : link_queue_append(&back->returning, packet)))
@@ -503,7 +583,7 @@ void worker_move_events(struct gatewayworker *gw, struct link_queue *from, struc
 }
 
 /* Not to be chosen any more. */
-static void take_out(struct worker *w)
+static void leave_choice(struct worker *w)
 {
     struct gatewayworker *gw = w->gw;
     struct worker *last = gw->workers[--gw->n_workers];
@@ -513,11 +593,20 @@ static void take_out(struct worker *w)
     if (!gw_is_alone(gw))
         NODE_STORE(gw->shared->workers[w->number].clients[gw->me], 0);
     w->is_gone = true;
+    w->gone_number = NODE_WORKERS_MAX + gw->n_ever_gone++;
     steer_forget(w);
     w->full = false;
     w->fullness = FULLNESS_NONE;
-    LOG(LOG_NOTICE, "worker_left", "worker=%s shard=%u clients=%u workers=%u", w->label, w->shard,
-        w->n_clients, gw->n_workers);
+}
+
+static void take_out(struct worker *w, bool moved)
+{
+    struct worker_steer steer = w->steer;
+    leave_choice(w);
+    if (moved)
+        w->steer = steer; /* for whoever comes in its place, if we hear of that one later */
+    LOG(moved ? LOG_INFO : LOG_NOTICE, moved ? "worker_moved" : "worker_left",
+        "worker=%s shard=%u clients=%u workers=%u", w->label, w->shard, w->n_clients, w->gw->n_workers);
 }
 
 static void rebind_soon(struct gatewayworker *gw)
@@ -526,27 +615,47 @@ static void rebind_soon(struct gatewayworker *gw)
         loop_task_add(gw->up.host->loop, gw->n_workers > 0 ? &gw->rebind_task : &gw->resume_task);
 }
 
-void worker_detach(struct link *l)
+void worker_rebind_soon(struct gatewayworker *gw)
+{
+    if (!timer_is_set(&gw->settle_timer)) /* else they wait for more workers than the one that has come */
+        rebind_soon(gw);
+}
+
+/* Of its shard no more. What goes back to other shards. */
+static struct leaving *leave_shard(struct link *l, bool moved)
 {
     struct worker *w = l->worker;
     struct gatewayworker *gw = l->gw;
-    take_out(w);
+    take_out(w, moved);
     w->link = NULL;
     l->worker = NULL;
     gw->n_here--;
     give_number_back(w);
-    gw_count(gw, COUNTER_worker_left, 1);
     counter_set(gw->up.host->counters, COUNTER_workers, gw->n_here);
     link_publish_count(gw);
-    struct leaving *back = peer_worker_left(w);
+    struct leaving *back = peer_worker_left(w, moved);
     if (w->n_clients == 0)
         worker_free(w);
     else
         list_append(&gw->gone, &w->gone); /* freed with its last client, maybe within move_events */
-    worker_move_events(gw, &l->queue, NULL, back, false);
     if (back != NULL)
         loop_task_add(gw->up.host->loop, &gw->return_task);
+    return back;
+}
+
+void worker_detach(struct link *l)
+{
+    struct gatewayworker *gw = l->gw;
+    struct leaving *back = leave_shard(l, false);
+    gw_count(gw, COUNTER_worker_left, 1);
+    worker_move_events(gw, &l->queue, NULL, back, false);
     rebind_soon(gw);
+}
+
+void worker_moved(struct link *l)
+{
+    leave_shard(l, true);
+    rebind_soon(l->gw);
 }
 
 /* ---- workers of other shards */
@@ -564,25 +673,39 @@ struct worker *worker_elsewhere(struct gatewayworker *gw, uint32_t number, uint6
     return NULL;
 }
 
+/* w has come: the one whose place it takes may go. */
+static void release_predecessor(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    for (uint32_t i = 0; i < gw->n_workers && gw->n_awaiting > 0; i++) {
+        struct worker *old = gw->workers[i];
+        if (old == w || !old->awaits_heir || !same_key(old, w))
+            continue;
+        worker_lost(old, true);
+        loop_task_add(gw->up.host->loop, &gw->resume_task);
+        return;
+    }
+}
+
 void worker_came(struct gatewayworker *gw, unsigned shard, uint32_t number, uint64_t since,
-                 enum fullness fullness, struct slice key)
+                 enum fullness fullness, struct slice key, bool taken_over)
 {
     if (number >= NODE_WORKERS_MAX || worker_elsewhere(gw, number, since) != NULL)
         return;
-    struct worker *w = worker_new(gw, key);
-    if (w == NULL || !array_reserve_one(&gw->workers, gw->n_workers, &gw->cap_workers, ARRAY_FIRST)) {
+    struct worker *w = worker_make(gw, key);
+    if (w == NULL) {
         LOG(LOG_ERROR, "worker_no_memory", "workers=%u", gw->n_workers);
-        if (w != NULL)
-            worker_free(w);
         return;
     }
     w->shard = (uint8_t)shard;
     w->number = number;
     w->since = since;
-    worker_added(w);
+    worker_added(w, taken_over);
     w->fullness = fullness;
     worker_look_at_full(w);
-    struct worker *same = find_by_key(gw, w);
+    if (taken_over)
+        drain_on(w);
+    struct worker *same = taken_over ? NULL : find_by_key(gw, w);
     if (same != NULL && same->link != NULL &&
         (same->since < since || (same->since == since && gw->me < shard))) {
         LOG(LOG_WARN, "worker_replaced",
@@ -590,14 +713,39 @@ void worker_came(struct gatewayworker *gw, unsigned shard, uint32_t number, uint
         gw_count(gw, COUNTER_worker_replaced, 1);
         link_end(same->link);
     }
+    release_predecessor(w);
 }
 
-void worker_lost(struct worker *w)
+void worker_left_for_another(struct worker *w)
+{
+    if (find_by_key(w->gw, w) != NULL) {
+        worker_lost(w, true);
+    } else if (!w->awaits_heir) { /* it is in another ring than this */
+        w->awaits_heir = true;
+        w->gw->n_awaiting++;
+        w->gw->awaiting_turns = 0;
+    }
+}
+
+void worker_look_at_awaiting(struct gatewayworker *gw)
+{
+    if (mesh_has_unread(gw->mesh) && ++gw->awaiting_turns < AWAITING_TURNS_MAX)
+        return;
+    for (uint32_t i = gw->n_workers; i-- > 0;)
+        if (gw->workers[i]->awaits_heir)
+            worker_lost(gw->workers[i], true);
+    gw->n_awaiting = 0;
+    loop_task_add(gw->up.host->loop, &gw->resume_task);
+}
+
+void worker_lost(struct worker *w, bool moved)
 {
     ASSERT(w->link == NULL);
     if (w->is_gone)
         return; /* known already */
-    take_out(w);
+    w->gw->n_awaiting -= w->awaits_heir;
+    w->awaits_heir = false;
+    take_out(w, moved);
     w->unsettled = true;
     w->gw->n_unsettled++;
     list_append(&w->gw->gone, &w->gone);
@@ -612,6 +760,7 @@ void worker_settled(struct worker *w, struct link_queue *returned_before)
     w->unsettled = false;
     gw->n_unsettled--;
     w->full = false;
+    seen_set_fini(&w->returned_of);
     struct link_queue returned = w->returned, held = w->held;
     link_queue_init(&w->returned, gw->up.host->estate);
     link_queue_init(&w->held, gw->up.host->estate);
@@ -625,16 +774,28 @@ void worker_settled(struct worker *w, struct link_queue *returned_before)
     link_queue_fini(&held);
     if (gw->homeless.n_events > 0)
         loop_task_add(gw->up.host->loop, &gw->unpark_task);
-    if (!timer_is_set(&gw->settle_timer)) /* else they wait for more workers than the one that has come */
-        rebind_soon(gw);
+    worker_rebind_soon(gw);
 }
 
-void worker_forget(struct worker *w)
+struct worker *worker_gone_of_key(struct gatewayworker *gw, struct slice key)
 {
-    if (!w->is_gone) {
-        take_out(w);
-        list_append(&w->gw->gone, &w->gone);
+    for (struct list *node = gw->gone.next; node != &gw->gone; node = node->next) {
+        struct worker *w = CONTAINER_OF(node, struct worker, gone);
+        if (!w->unsettled && has_key(w, key))
+            return w;
     }
+    struct worker *w = worker_new(gw, key);
+    if (w == NULL)
+        return NULL;
+    w->is_gone = true;
+    w->gone_number = NODE_WORKERS_MAX + gw->n_ever_gone++;
+    list_append(&gw->gone, &w->gone);
+    return w;
+}
+
+/* Gone, and nobody's. */
+static void free_gone(struct worker *w)
+{
     while (w->n_clients > 1)
         worker_unbind(w->clients[w->n_clients - 1]);
     w->unsettled = false;
@@ -644,10 +805,43 @@ void worker_forget(struct worker *w)
         worker_free(w);
 }
 
+void worker_forget(struct worker *w)
+{
+    if (!w->is_gone) {
+        take_out(w, false);
+        list_append(&w->gw->gone, &w->gone);
+    }
+    free_gone(w);
+}
+
+void worker_vanish(struct worker *w)
+{
+    struct gatewayworker *gw = w->gw;
+    if (!w->is_gone) {
+        leave_choice(w);
+        list_append(&gw->gone, &w->gone);
+    }
+    if (w->link != NULL) {
+        w->link->worker = NULL;
+        w->link = NULL;
+        gw->n_here--;
+        give_number_back(w);
+        counter_set(gw->up.host->counters, COUNTER_workers, gw->n_here);
+        link_publish_count(gw);
+    }
+    if (w->unsettled)
+        gw->n_unsettled--;
+    free_gone(w);
+}
+
 void worker_ping_all(struct timer *t)
 {
     struct gatewayworker *gw = CONTAINER_OF(t, struct gatewayworker, ping_timer);
     struct gw_packet ping = {.cmd = GW_CMD_PING, .flag = GW_FLAG_BODY_IS_SCALAR};
+    if (gw->held) {
+        timer_set(gw->up.host->loop, t, GW_HELD_MS, worker_ping_all);
+        return;
+    }
     for (uint32_t i = 0; i < gw->n_workers; i++)
         if (gw->workers[i]->link != NULL)
             link_put_event(gw->workers[i]->link, &ping);
