@@ -20,6 +20,7 @@ from typing import Callable
 import admin
 import edge
 import shards
+import upgrade
 from harness import (WARM_MESSAGES, Bench, BenchError, Scope, Skipped, alternate, compare, cpu_per_operation, floor_side,
                      gateway_side, held_load, p99, resident_bytes)
 
@@ -219,6 +220,9 @@ FIGURES = [
     Figure("storm_echo_p99", 50, edge.storm),
     Figure("scraped_echo", 1.02, admin.scraped),
     Figure("listing_100k_echo_p99", 5, admin.listing),
+    Figure("upgrade_pause_busy", 150, upgrade.pause_busy),
+    Figure("upgrade_pause_idle", 1000, upgrade.idle),
+    Figure("upgrade_memory", 1.3, upgrade.idle),
 ]
 
 
@@ -243,7 +247,7 @@ class Report:
 
 
 # These give several figures at once.
-TOGETHER = (idle, shards.broadcast, edge.storm)
+TOGETHER = (idle, shards.broadcast, edge.storm, upgrade.idle)
 
 
 def run_all(bench, figures, report):

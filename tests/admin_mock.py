@@ -64,6 +64,7 @@ class Model:
         self.not_ready = []
         self.dead = []  # shards
         self.drained = set()
+        self.evacuated = set()
         self.draining_workers = set()
         self.bans = {"203.0.113.0/24": time.time() + 5400}
         self.log_level = "notice"
@@ -208,6 +209,7 @@ class Model:
                     "uptime_s": int(t),
                     "restarts": 1 if i == 2 else 0,
                     "drained": i in self.drained,
+                    "evacuated": i in self.evacuated,
                     "clients": sum(c["shard"] == i for c in self.clients_),
                     "links": 5 if i == 0 else 4,
                     "workers": 3 if i < 2 else 0,
@@ -401,6 +403,11 @@ class Model:
     def undrain(self, q):
         return self.drain(q, False)
 
+    def evacuate(self, q):
+        shard = int(q["shard"])
+        (self.evacuated.discard if q.get("back") == "yes" else self.evacuated.add)(shard)
+        return {"ok": True, "shard": shard, "clients": 62, "links": 4, "pause_ms": 3}
+
     def rebalance(self, q):
         return {"ok": True, "moved": 17}
 
@@ -448,7 +455,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, method, path, q):
         model = self.server.mock.model
-        posts = ("close", "kick", "ban", "unban", "drain", "undrain", "rebalance", "log", "reload")
+        posts = ("close", "kick", "ban", "unban", "drain", "undrain", "evacuate", "rebalance", "log", "reload")
         gets = {
             "counters": model.counters_,
             "names": model.names_,

@@ -620,6 +620,14 @@ ACTIONS = {
         "undrain?node=yes",
         "takes new clients again",
     ),
+    "evacuate a shard": (
+        "node",
+        "Evacuate…",
+        IN_ROW % ("shards", 2),
+        "This concerns 62 clients now",
+        "evacuate?shard=2",
+        "62 clients and 4 internal connections moved, pause 3 ms",
+    ),
     "rebalance": (
         "control",
         "Rebalance…",
@@ -684,6 +692,18 @@ def test_drain_and_undrain_change_places(page, mock):
     page.confirm()
     page.wait(lambda: "drained" not in page.text(row).lower(), "the end of it")
     assert mock.posts == ["/api/drain?shard=1&seconds=30&code=1001&jitter=20", "/api/undrain?shard=1"]
+
+
+def test_evacuate_and_bring_back_change_places(page, mock):
+    row = IN_ROW % ("shards", 1)
+    page.open("node")
+    page.press("Evacuate…", row)
+    page.confirm()
+    page.wait_text(row, "evacuated")
+    page.press("Bring back…", row)
+    page.confirm()
+    page.wait(lambda: "evacuated" not in page.text(row).lower(), "the end of it")
+    assert mock.posts == ["/api/evacuate?shard=1", "/api/evacuate?shard=1&back=yes"]
 
 
 def test_what_is_filled_in_is_sent(page, mock):

@@ -254,6 +254,8 @@ FILTERED = {"address": "10.0.0.0/8", "uid": "u&1 ü", "group": "g", "worker": "1
          {"shard": "1", "code": "1012", "reason": "r", "jitter": "0"}),
         (["drain", "worker", "127.0.0.1:w"], "POST", "/api/drain", {"worker": "127.0.0.1:w"}),
         (["undrain", "shard", "0"], "POST", "/api/undrain", {"shard": "0"}),
+        (["evacuate", "1"], "POST", "/api/evacuate", {"shard": "1"}),
+        (["evacuate", "0", "--back"], "POST", "/api/evacuate", {"shard": "0", "back": "yes"}),
         (["rebalance", "--over", "3"], "POST", "/api/rebalance", {"seconds": "3"}),
         (["log-level", "debug"], "POST", "/api/log", {"level": "debug"}),
         (["reload"], "POST", "/api/reload", {}),
@@ -298,6 +300,9 @@ def test_what_is_asked(mock, args, method, path, parameters):
         (["drain", "shard"], "shard N"),
         (["drain", "shard", "x"], "number of a shard"),
         (["drain", "node", "1"], "nothing behind node"),
+        (["evacuate"], "something is missing"),
+        (["evacuate", "all"], "number of a shard"),
+        (["drain", "shard", "1", "--back"], "no option --back"),
         (["log-level", "loud"], "error, warn, notice, info or debug"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -453,7 +458,7 @@ def test_orders_say_what_was_done(mock):
     mock.answers.update({
         "/api/close": {"ok": True, "closed": 12}, "/api/kick": {"ok": True, "closed": 1}, "/api/ban": {"ok": True}, "/api/unban": {"ok": True},
         "/api/drain": {"ok": True}, "/api/undrain": {"ok": True}, "/api/rebalance": {"ok": True, "moved": 3}, "/api/log": {"ok": True},
-        "/api/inject": {"ok": True},
+        "/api/inject": {"ok": True}, "/api/evacuate": {"ok": True, "shard": 1, "clients": 7, "links": 1, "pause_ms": 3},
     })
     assert good(mock, "close", "--all", "--yes") == "closed 12 clients\n"
     assert good(mock, "kick", "u") == "closed 1 client\n"
@@ -463,6 +468,8 @@ def test_orders_say_what_was_done(mock):
     assert "closed at once" in good(mock, "drain", "shard", "1", "--over", "0")
     assert "worker k drains" in good(mock, "drain", "worker", "k") and "bound to others" in good(mock, "drain", "worker", "k")
     assert good(mock, "undrain", "node") == "node takes clients again\n"
+    assert good(mock, "evacuate", "1") == "off shard 1: 7 clients and 1 internal connection have moved, pause 3 ms\n"
+    assert good(mock, "evacuate", "1", "--back").startswith("back to shard 1: 7 clients")
     assert good(mock, "rebalance") == "3 clients are going to be bound to another worker\n"
     assert good(mock, "log-level", "debug").startswith("log level debug")
     assert good(mock, "inject", "0", "crash") == "shard 0 was told: crash\n"
@@ -482,7 +489,7 @@ def test_reload_shows_what_changed_and_what_is_wrong(mock):
     assert done.stderr == "tgg ctl: the configuration is wrong, nothing has changed\n  x.ini:3: [log] level: no\n  x.ini:4: y\n"
 
 
-@pytest.mark.parametrize("args", [["close", "--all"], ["drain", "node"]])
+@pytest.mark.parametrize("args", [["close", "--all"], ["drain", "node"], ["evacuate", "1"]])
 @pytest.mark.parametrize("typed, done", [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("\x04", False)])
 def test_dangerous_orders_ask_a_person(mock, args, typed, done):
     mock.answers["/api/" + args[0]] = {"ok": True, "closed": 2}
@@ -699,7 +706,7 @@ def commands():
 
 def test_help_lists_every_command_and_each_has_its_own():
     names = commands()
-    assert len(names) == len(set(names)) == 29 and names[0] == "status"
+    assert len(names) == len(set(names)) == 30 and names[0] == "status"
     for name in names:
         done = run_tgg("ctl", name, "--help")
         assert done.returncode == OK and done.stdout.startswith("usage: tgg ctl " + name)
